@@ -1,0 +1,320 @@
+//! What a shard's machine needs from outside, and what it sends to its peers.
+//!
+//! The server and the simulator implement [`Store`] over the storage crates and carry
+//! [`MeshBatch`]es between shards; the machine itself does no I/O and reads no clock.
+
+use std::sync::Arc;
+
+use engine_mqtt::QoS;
+use engine_session::{LogId, LogOffset, Message};
+use engine_topic::RoutingTable;
+
+/// A shard's index within its node, below the shard count (at most 64).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct ShardId(pub u8);
+
+impl ShardId {
+    /// The shard as an index into per-shard tables.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A client connection, named by whoever drives the machine; never used twice in a boot.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnectionId(pub u64);
+
+/// Names one queue in every log.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum QueueName {
+    /// The device queue of one exact topic.
+    Topic(Arc<str>),
+    /// The service queue of one first topic level, which cloud applications consume.
+    Service(Arc<str>),
+    /// The filter queue of one wildcard filter.
+    Filter(Arc<str>),
+}
+
+/// A queue's number within one log, given out by [`Store::queue`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct QueueId(pub u64);
+
+/// A table of the state store. The numbers are on disk.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum Table {
+    /// client id -> session.
+    Session = 1,
+    /// session id, filter -> subscription.
+    Subscription = 2,
+    /// session id -> progress: shared with the shard, or cursors and unacknowledged deliveries.
+    Progress = 3,
+    /// session id, address -> an outbound QoS 2 delivery's packet id and phase.
+    Outbound = 4,
+    /// session id, packet id -> an inbound QoS 2 publication that is not released.
+    Inbound = 5,
+    /// session id -> will.
+    Will = 6,
+    /// topic -> retained message, at the topic's owner.
+    Retained = 7,
+    /// queue name -> queue id. Written by the store itself.
+    Queue = 8,
+    /// (empty) -> the shard's positions.
+    Positions = 9,
+}
+
+/// One change of the state store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// The table.
+    pub table: Table,
+    /// The key, at most 65,535 bytes.
+    pub key: Vec<u8>,
+    /// The new value; `None` deletes the key.
+    pub value: Option<Vec<u8>>,
+}
+
+/// A publication to be appended.
+#[derive(Clone, Copy, Debug)]
+pub struct NewMessage<'a> {
+    /// The QoS it was published with.
+    pub qos: QoS,
+    /// Whether it replaces its topic's retained message.
+    pub retain: bool,
+    /// The publisher's session id.
+    pub publisher: u64,
+    /// The packet id it came with; 0 at QoS 0.
+    pub packet_id: u16,
+    /// Hybrid logical clock value: (wall ms << 16) | counter.
+    pub stamp: u64,
+    /// The queues that refer to it; at most 4,096.
+    pub queues: &'a [QueueId],
+    /// The engine's message body (`engine_session::message` has the byte table).
+    pub body: &'a [u8],
+}
+
+/// One record to append: a publication, changes of state, or both in one atomic record.
+#[derive(Clone, Copy, Debug)]
+pub struct NewRecord<'a> {
+    /// The publication.
+    pub message: Option<NewMessage<'a>>,
+    /// The changes of state that become true with this record. They must reach the state store
+    /// only when the record is durable.
+    pub changes: &'a [Change],
+}
+
+/// Where a record was put.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Appended {
+    /// The record's own offset.
+    pub offset: LogOffset,
+    /// The log's appended offset behind it: durable once the durable watermark is at or above.
+    pub end: LogOffset,
+}
+
+/// Names an outstanding read; the answer brings it back.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ReadToken(pub u64);
+
+/// A read of this shard's own log. Only what is below the durable watermark is ever returned.
+#[derive(Clone, Debug)]
+pub enum ReadRequest {
+    /// The records at these offsets, in this order; `next` is unused.
+    Fetch {
+        /// Offsets of records of this log.
+        offsets: Vec<LogOffset>,
+    },
+    /// The QoS 1/2 publications of these queues at or above `from` and below `upto`, merged by
+    /// offset without duplicates, until `limit` messages (or about `bytes`) are found. `next` is
+    /// where to go on: equal to `upto` when nothing remains. A queue this log does not have is empty.
+    Pull {
+        /// Which queues.
+        queues: Arc<[QueueName]>,
+        /// The first offset of interest.
+        from: LogOffset,
+        /// The first offset that is of no interest; at most the durable watermark.
+        upto: LogOffset,
+        /// The most messages to return; at least 1.
+        limit: usize,
+        /// About how many bytes of bodies to return at most; one message is always returned.
+        bytes: usize,
+    },
+    /// All QoS 1/2 publications (and QoS 0 ones with the retain flag) from `from` up to the durable
+    /// watermark at the time of the read, at most about `bytes`. `next` is where to go on.
+    Scan {
+        /// The first offset of interest.
+        from: LogOffset,
+        /// About how many bytes of bodies to return at most; one message is always returned.
+        bytes: usize,
+    },
+}
+
+/// The answer to a [`ReadRequest`].
+#[derive(Clone, Debug)]
+pub struct ReadAnswer {
+    /// In log order (`Fetch`: in the order asked). A record that is damaged or that retention has
+    /// cut is left out and counted by the store.
+    pub messages: Vec<Message>,
+    /// Everything below this offset has been considered.
+    pub next: LogOffset,
+}
+
+/// The shard's own log, queues and state.
+pub trait Store {
+    /// The id of the log that this shard writes.
+    fn log_id(&self) -> LogId;
+    /// Where the next record will be put, or below.
+    fn appended(&self) -> LogOffset;
+    /// Everything below is on disk (as far as the durability mode promises) and visible.
+    fn durable(&self) -> LogOffset;
+    /// The log has no room: the driver must stop reading sockets until it has.
+    fn is_full(&self) -> bool;
+    /// The id of a queue, which is created when it does not exist. `None`: the cap on queues is reached.
+    fn queue(&mut self, name: &QueueName) -> Option<QueueId>;
+    /// Appends one record in memory; the driver commits at the end of the turn.
+    fn append(&mut self, record: &NewRecord<'_>) -> Appended;
+    /// A publication from the in-memory tail; always there for one that has just become durable.
+    fn message(&self, at: LogOffset) -> Option<Message>;
+    /// Starts a read; the driver passes the answer to `Shard::read_done`, in the same turn or later.
+    fn read(&mut self, token: ReadToken, request: ReadRequest);
+}
+
+/// A publication on its way to the shards with interest.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// The publication.
+    pub message: Message,
+    /// Which filters it matched, per shard.
+    pub route: Arc<Route>,
+}
+
+/// What routing one topic under one routing version gives; shared by all its events.
+#[derive(Debug)]
+pub struct Route {
+    /// The routing version.
+    pub version: u64,
+    /// Filter ids with online subscribers, by shard; shards without any are absent.
+    pub filters: Vec<(ShardId, Vec<engine_topic::FilterId>)>,
+    /// The queues that get an entry in the publisher's log.
+    pub queues: Vec<QueueId>,
+}
+
+/// A retained message at its owner.
+#[derive(Clone, Debug)]
+pub struct Retained {
+    /// The message; its address tells which log it came from.
+    pub message: Message,
+}
+
+/// What one shard tells another. Everything from one shard to another travels on one FIFO.
+#[derive(Clone, Debug)]
+pub enum MeshMessage {
+    /// To the writer of the routing table (shard 0): change these filters, then answer `Routed`.
+    RouteChange {
+        /// Brought back by the answer.
+        request: u64,
+        /// The changes, in order.
+        changes: Vec<engine_topic::Change>,
+    },
+    /// From the writer: your changes are in this version.
+    Routed {
+        /// The request.
+        request: u64,
+        /// The routing version that has them.
+        version: u64,
+    },
+    /// From the writer: adopt the batch's routing table now, and tell every shard.
+    Adopt,
+    /// "I route by this version since this offset of my log": the cut.
+    Adopted {
+        /// The version.
+        version: u64,
+        /// The sender's appended offset when it adopted the version.
+        appended: LogOffset,
+    },
+    /// Publications in order. QoS 0 ones are not stored; the others lie below the batch's `durable`.
+    Events(Vec<Event>),
+    /// The sender's log is durable up to here, and every event below it has been sent.
+    DurableUpTo(LogOffset),
+    /// The lane was full and events were dropped: scan my log from your position.
+    Collapsed {
+        /// The sender's durable watermark.
+        upto: LogOffset,
+    },
+    /// Answer to `Collapsed`: send all of your log's publications from here.
+    Scan {
+        /// The asking shard's position.
+        from: LogOffset,
+    },
+    /// Answer to `Scan`.
+    Scanned {
+        /// Publications in log order.
+        messages: Vec<Message>,
+        /// The new position.
+        next: LogOffset,
+        /// Nothing durable is left out: events flow on this lane again from here.
+        live: bool,
+    },
+    /// Read your log for one of my sessions.
+    Read {
+        /// Brought back by the answer.
+        token: u64,
+        /// What to read.
+        request: ReadRequest,
+    },
+    /// Answer to `Read`.
+    ReadAnswer {
+        /// The token of the request.
+        token: u64,
+        /// What was found.
+        answer: ReadAnswer,
+    },
+    /// This retained publication is for you, the topic's owner.
+    Retain(Message),
+    /// The owner has applied all retained publications of your log below this offset.
+    RetainApplied(LogOffset),
+    /// Read retained messages that match a filter, once you have applied every log up to the cuts.
+    RetainedRead {
+        /// Brought back by the answer.
+        token: u64,
+        /// The filter.
+        filter: Arc<str>,
+        /// By log: a retained message at or above its log's cut is left out.
+        cuts: Arc<[LogOffset]>,
+        /// Go on behind this topic.
+        after: Option<Arc<str>>,
+        /// The most messages to return.
+        limit: usize,
+    },
+    /// Answer to `RetainedRead`.
+    RetainedPage {
+        /// The token of the request.
+        token: u64,
+        /// In topic order.
+        messages: Vec<Message>,
+        /// Where to go on, if more remain.
+        more: Option<Arc<str>>,
+    },
+}
+
+/// What one shard sends to another in one turn.
+#[derive(Clone, Debug)]
+pub struct MeshBatch {
+    /// The sender's routing table: the receiver adopts it first when it is newer than its own.
+    pub routing: Arc<RoutingTable>,
+    /// In order.
+    pub messages: Vec<MeshMessage>,
+}
+
+/// Bytes for a client.
+#[derive(Debug)]
+pub struct Transmit {
+    /// To whom.
+    pub connection: ConnectionId,
+    /// What to send, behind everything sent before. May be empty when only `close` is set.
+    pub bytes: Vec<u8>,
+    /// Close the connection when the bytes are sent. The machine has forgotten it already: no
+    /// `disconnected` must follow.
+    pub close: bool,
+}
