@@ -1,0 +1,391 @@
+//! What is on the simulated device: durable bytes, writes that are not durable yet, names.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "inode numbers are given out here, and byte ranges are clipped before use"
+)]
+
+use std::collections::BTreeMap;
+
+use super::{Rng, SECTOR};
+use crate::{DiskError, ErrorKind, Operation};
+
+/// Which operations fail. The default is none.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// How many of 10,000 reads fail.
+    pub reads_per_10k: u32,
+    /// How many of 10,000 writes fail, without effect.
+    pub writes_per_10k: u32,
+    /// How many of 10,000 syncs fail; what they should have made durable is lost at the next
+    /// crash, even when a later sync succeeds.
+    pub syncs_per_10k: u32,
+    /// Total bytes of all files; a write that would need more fails with "no space".
+    pub space_bytes: Option<u64>,
+    /// Acknowledge every sync without making anything durable: a test that passes with this on
+    /// does not test durability.
+    pub ignore_syncs: bool,
+}
+
+#[derive(Debug)]
+enum Pending {
+    /// Whole sectors from `first` on, and the length of the file after the write.
+    Sectors {
+        first: usize,
+        bytes: Vec<u8>,
+        len_after: usize,
+    },
+    /// The file was cut or grown to this length.
+    Length(usize),
+}
+
+#[derive(Debug, Default)]
+struct Inode {
+    visible: Vec<u8>,
+    durable: Vec<u8>,
+    pending: Vec<Pending>,
+}
+
+#[derive(Clone, Debug)]
+enum NameChange {
+    Link { name: String, inode: usize },
+    Unlink { name: String },
+    Rename { from: String, to: String },
+}
+
+#[derive(Debug, Default)]
+struct Directory {
+    visible: BTreeMap<String, usize>,
+    durable: BTreeMap<String, usize>,
+    pending: Vec<NameChange>,
+}
+
+/// The device. One per [`SimDisk`](super::SimDisk) and all its files.
+#[derive(Debug)]
+pub(super) struct World {
+    inodes: Vec<Inode>,
+    directories: BTreeMap<String, Directory>,
+    pub(super) faults: Faults,
+    rng: Rng,
+    /// How many crashes there were; files opened before the last one are dead.
+    pub(super) boot: u64,
+}
+
+impl World {
+    pub(super) const fn new(seed: u64) -> Self {
+        Self {
+            inodes: Vec::new(),
+            directories: BTreeMap::new(),
+            faults: Faults {
+                reads_per_10k: 0,
+                writes_per_10k: 0,
+                syncs_per_10k: 0,
+                space_bytes: None,
+                ignore_syncs: false,
+            },
+            rng: Rng::new(seed),
+            boot: 0,
+        }
+    }
+
+    pub(super) fn make_directory(&mut self, path: &str) {
+        self.directories.entry(path.to_owned()).or_default();
+    }
+
+    pub(super) fn names(&self, directory: &str) -> Vec<String> {
+        let found = self.directories.get(directory);
+        found
+            .map(|d| d.visible.keys().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    pub(super) fn look_up(&self, directory: &str, name: &str) -> Option<usize> {
+        self.directories.get(directory)?.visible.get(name).copied()
+    }
+
+    pub(super) fn link(&mut self, directory: &str, name: &str) -> usize {
+        let inode = self.inodes.len();
+        self.inodes.push(Inode::default());
+        self.change(
+            directory,
+            NameChange::Link {
+                name: name.to_owned(),
+                inode,
+            },
+        );
+        inode
+    }
+
+    pub(super) fn unlink(&mut self, directory: &str, name: &str) {
+        self.change(
+            directory,
+            NameChange::Unlink {
+                name: name.to_owned(),
+            },
+        );
+    }
+
+    pub(super) fn rename(&mut self, directory: &str, from: &str, to: &str) {
+        self.change(
+            directory,
+            NameChange::Rename {
+                from: from.to_owned(),
+                to: to.to_owned(),
+            },
+        );
+    }
+
+    fn change(&mut self, directory: &str, change: NameChange) {
+        let directory = self.directories.entry(directory.to_owned()).or_default();
+        apply(&mut directory.visible, &change);
+        directory.pending.push(change);
+    }
+
+    pub(super) fn sync_directory(&mut self, directory: &str) -> Result<(), DiskError> {
+        self.fail_sync(directory, Operation::SyncDirectory)?;
+        if !self.faults.ignore_syncs {
+            let directory = self.directories.entry(directory.to_owned()).or_default();
+            for change in std::mem::take(&mut directory.pending) {
+                apply(&mut directory.durable, &change);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn len(&self, inode: usize) -> usize {
+        self.inodes[inode].visible.len()
+    }
+
+    pub(super) fn read(
+        &mut self,
+        inode: usize,
+        name: &str,
+        offset: u64,
+        bytes: &mut [u8],
+    ) -> Result<(), DiskError> {
+        if self.rng.chance(self.faults.reads_per_10k, 10_000) {
+            return Err(DiskError::new(
+                name,
+                Operation::Read,
+                offset,
+                ErrorKind::Injected,
+            ));
+        }
+        let file = &self.inodes[inode].visible;
+        let start = position(offset).min(file.len());
+        let end = start.saturating_add(bytes.len()).min(file.len());
+        if end - start < bytes.len() {
+            let kind = ErrorKind::Short {
+                got: end - start,
+                expected: bytes.len(),
+            };
+            return Err(DiskError::new(name, Operation::Read, offset, kind));
+        }
+        bytes.copy_from_slice(&file[start..end]);
+        Ok(())
+    }
+
+    pub(super) fn write(
+        &mut self,
+        inode: usize,
+        name: &str,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), DiskError> {
+        if self.rng.chance(self.faults.writes_per_10k, 10_000) {
+            return Err(DiskError::new(
+                name,
+                Operation::Write,
+                offset,
+                ErrorKind::Injected,
+            ));
+        }
+        let start = position(offset);
+        let end = start.saturating_add(bytes.len());
+        self.reserve(inode, name, offset, end)?;
+        let file = &mut self.inodes[inode];
+        if file.visible.len() < end {
+            file.visible.resize(end, 0);
+        }
+        file.visible[start..end].copy_from_slice(bytes);
+        let first = start / SECTOR;
+        let len_after = file.visible.len();
+        let stop = end.next_multiple_of(SECTOR);
+        let mut sectors = file.visible[first * SECTOR..stop.min(len_after)].to_vec();
+        sectors.resize(stop - first * SECTOR, 0);
+        file.pending.push(Pending::Sectors {
+            first,
+            bytes: sectors,
+            len_after,
+        });
+        Ok(())
+    }
+
+    pub(super) fn set_len(&mut self, inode: usize, name: &str, len: u64) -> Result<(), DiskError> {
+        let to = position(len);
+        self.reserve(inode, name, len, to)?;
+        let file = &mut self.inodes[inode];
+        file.visible.resize(to, 0);
+        file.pending.push(Pending::Length(to));
+        Ok(())
+    }
+
+    pub(super) fn sync(&mut self, inode: usize, name: &str) -> Result<(), DiskError> {
+        if let Err(error) = self.fail_sync(name, Operation::Sync) {
+            // As a kernel does: the pages are marked clean, so no later sync writes them.
+            self.inodes[inode].pending.clear();
+            return Err(error);
+        }
+        if !self.faults.ignore_syncs {
+            let file = &mut self.inodes[inode];
+            for pending in std::mem::take(&mut file.pending) {
+                file.keep(&pending, &mut |_, _| true);
+            }
+        }
+        Ok(())
+    }
+
+    /// Power is lost: see the module.
+    pub(super) fn crash(&mut self, seed: u64) {
+        let mut rng = Rng::new(seed);
+        self.boot += 1;
+        for file in &mut self.inodes {
+            let held = file.durable.len();
+            let style = Style::pick(&mut rng);
+            for pending in std::mem::take(&mut file.pending) {
+                file.keep(&pending, &mut |at, sector| {
+                    style.spares(&mut rng, at >= held, sector)
+                });
+            }
+            file.visible.clone_from(&file.durable);
+        }
+        for directory in self.directories.values_mut() {
+            let pending = std::mem::take(&mut directory.pending);
+            let survivors = rng.index(pending.len() + 1);
+            for change in pending.iter().take(survivors) {
+                apply(&mut directory.durable, change);
+            }
+            directory.visible.clone_from(&directory.durable);
+        }
+    }
+
+    /// Changes bytes on the device itself, behind everybody's back.
+    pub(super) fn rot(&mut self, inode: usize, change: &mut dyn FnMut(&mut [u8])) {
+        change(&mut self.inodes[inode].durable);
+        change(&mut self.inodes[inode].visible);
+    }
+
+    pub(super) fn contents(&self, inode: usize) -> Vec<u8> {
+        self.inodes[inode].visible.clone()
+    }
+
+    fn fail_sync(&mut self, name: &str, operation: Operation) -> Result<(), DiskError> {
+        if self.rng.chance(self.faults.syncs_per_10k, 10_000) {
+            return Err(DiskError::new(name, operation, 0, ErrorKind::Injected));
+        }
+        Ok(())
+    }
+
+    fn reserve(&self, inode: usize, name: &str, at: u64, end: usize) -> Result<(), DiskError> {
+        let Some(space) = self.faults.space_bytes else {
+            return Ok(());
+        };
+        let used: usize = self.inodes.iter().map(|file| file.visible.len()).sum();
+        let more = end.saturating_sub(self.inodes[inode].visible.len());
+        if more > 0 && (used + more) as u64 > space {
+            return Err(DiskError::new(
+                name,
+                Operation::Write,
+                at,
+                ErrorKind::NoSpace,
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Inode {
+    /// Makes those sectors of a write durable that `spare` spares; it is told where a sector lies,
+    /// and may change it.
+    fn keep(&mut self, pending: &Pending, spare: &mut dyn FnMut(usize, &mut [u8]) -> bool) {
+        match pending {
+            Pending::Length(len) => {
+                if spare(*len, &mut []) {
+                    self.durable.resize(*len, 0);
+                }
+            }
+            Pending::Sectors {
+                first,
+                bytes,
+                len_after,
+            } => {
+                for (index, sector) in bytes.chunks(SECTOR).enumerate() {
+                    let at = (first + index) * SECTOR;
+                    let end = (at + SECTOR).min(*len_after);
+                    let mut sector = sector.to_vec();
+                    if spare(at, &mut sector) {
+                        if self.durable.len() < end {
+                            self.durable.resize(end, 0);
+                        }
+                        self.durable[at..end].copy_from_slice(&sector[..end - at]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a crash does to the writes of one file.
+#[derive(Clone, Copy)]
+enum Style {
+    KeepAll,
+    LoseAll,
+    Tear { kept_of_8: u32 },
+}
+
+impl Style {
+    fn pick(rng: &mut Rng) -> Self {
+        match rng.below(6) {
+            0 => Self::KeepAll,
+            1 => Self::LoseAll,
+            kept => Self::Tear {
+                kept_of_8: u32::try_from(kept).unwrap_or(2) + 1,
+            },
+        }
+    }
+
+    /// Whether a sector is kept. `fresh`: no durable bytes lay there, so garbage may come back.
+    fn spares(self, rng: &mut Rng, fresh: bool, sector: &mut [u8]) -> bool {
+        match self {
+            Self::KeepAll => true,
+            Self::LoseAll => false,
+            Self::Tear { kept_of_8 } => {
+                if fresh && !sector.is_empty() && rng.chance(1, 16) {
+                    rng.fill(sector);
+                    return true;
+                }
+                rng.chance(kept_of_8, 8)
+            }
+        }
+    }
+}
+
+fn apply(names: &mut BTreeMap<String, usize>, change: &NameChange) {
+    match change {
+        NameChange::Link { name, inode } => {
+            names.insert(name.clone(), *inode);
+        }
+        NameChange::Unlink { name } => {
+            names.remove(name);
+        }
+        NameChange::Rename { from, to } => {
+            if let Some(inode) = names.remove(from) {
+                names.insert(to.clone(), inode);
+            }
+        }
+    }
+}
+
+/// A byte offset as an index. No simulated file is longer than memory.
+fn position(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
+}
