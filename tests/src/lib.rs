@@ -1,1 +1,23 @@
-//! Being built.
+//! The product's test suite: everything that needs more than one crate.
+//!
+//! It is one test binary (`cargo test -p corelane-tests`), because every further one links the
+//! whole product again. The modules:
+//!
+//! | module | what it shows |
+//! |---|---|
+//! | `conformance` | MQTT 3.1.1 and 5.0 statements, over a raw socket against the real process |
+//! | `interop` | foreign clients: mosquitto, paho, MQTT.js |
+//! | `crash` | `kill -9` of the real process at random points under load |
+//! | `shards` | every pair of shards carries messages, connections spread evenly |
+//! | `startup` | what the process says when it cannot start, and how it stops |
+//! | `history` | the checker that `crash` and `simulation` hold what clients saw against |
+//! | `tidy` | the source tree keeps its own rules |
+//!
+//! With `CORELANE_TEST_BROKER=mosquitto` the modules that drive a process run against Debian's
+//! mosquitto instead: that tells a mistake of a test from a mistake of the product.
+
+pub mod history;
+#[cfg(test)]
+mod interop;
+#[cfg(test)]
+mod node;

@@ -1,0 +1,214 @@
+//! `mosquitto_pub` and `mosquitto_sub` as a user types them.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+
+use crate::node::{DEADLINE, Node};
+
+const VERSIONS: [&str; 2] = ["mqttv311", "mqttv5"];
+
+/// A running `mosquitto_sub`. Its debug output tells when it has subscribed.
+struct Subscriber {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Subscriber {
+    /// Starts it and waits until its subscriptions are granted. Messages that come earlier are
+    /// dropped.
+    fn start(node: &Node, version: &str, arguments: &[&str]) -> Self {
+        let subscriber = Self::spawn(node, version, arguments);
+        subscriber.line("Subscribed ");
+        subscriber
+    }
+
+    fn spawn(node: &Node, version: &str, arguments: &[&str]) -> Self {
+        let mut child = Command::new("stdbuf")
+            .args([
+                "-oL",
+                "mosquitto_sub",
+                "-d",
+                "-p",
+                &node.port().to_string(),
+                "-V",
+                version,
+            ])
+            .args(["-F", "MESSAGE %t|%p|%q|%r"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("mosquitto_sub starts; Debian's package mosquitto-clients has it");
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// The rest of the next line that starts with `prefix`.
+    fn line(&self, prefix: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(DEADLINE).unwrap_or_else(|_| {
+                panic!("no line '{prefix}...' from mosquitto_sub within {DEADLINE:?}")
+            });
+            if let Some(rest) = line.strip_prefix(prefix) {
+                return rest.to_owned();
+            }
+        }
+    }
+
+    #[track_caller]
+    fn expect(&self, message: &str) {
+        assert_eq!(self.line("MESSAGE "), message);
+    }
+
+    /// SIGKILL: the broker sees a connection that ends without DISCONNECT.
+    fn kill(mut self) {
+        self.child.kill().expect("SIGKILL");
+        self.child.wait().expect("mosquitto_sub ends");
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[track_caller]
+fn publish(node: &Node, version: &str, arguments: &[&str]) {
+    let status = Command::new("mosquitto_pub")
+        .args(["-p", &node.port().to_string(), "-V", version])
+        .args(arguments)
+        .status()
+        .expect("mosquitto_pub starts; Debian's package mosquitto-clients has it");
+    assert!(status.success(), "mosquitto_pub {arguments:?}: {status}");
+}
+
+#[test]
+fn every_qos_arrives_at_the_lower_one() {
+    let node = Node::with_shards(2);
+    for version in VERSIONS {
+        for granted in ["0", "1", "2"] {
+            let topic = format!("{version}/{granted}");
+            let subscriber = Subscriber::start(&node, version, &["-t", &topic, "-q", granted]);
+            for published in ["0", "1", "2"] {
+                publish(
+                    &node,
+                    version,
+                    &["-t", &topic, "-q", published, "-m", published],
+                );
+                let qos = published.min(granted);
+                subscriber.expect(&format!("{topic}|{published}|{qos}|0"));
+            }
+        }
+    }
+}
+
+#[test]
+fn retained_messages_wait_for_subscribers_and_can_be_removed() {
+    let node = Node::with_shards(2);
+    for version in VERSIONS {
+        let topic = format!("retained/{version}");
+        publish(
+            &node,
+            version,
+            &["-t", &topic, "-q", "1", "-r", "-m", "old"],
+        );
+        publish(
+            &node,
+            version,
+            &["-t", &topic, "-q", "1", "-r", "-m", "new"],
+        );
+        let subscriber = Subscriber::start(&node, version, &["-t", &topic, "-q", "1"]);
+        subscriber.expect(&format!("{topic}|new|1|1"));
+        publish(&node, version, &["-t", &topic, "-q", "1", "-r", "-n"]);
+        subscriber.expect(&format!("{topic}||1|0"));
+        let late = Subscriber::start(&node, version, &["-t", &topic, "-q", "1"]);
+        publish(&node, version, &["-t", &topic, "-q", "1", "-m", "live"]);
+        late.expect(&format!("{topic}|live|1|0"));
+    }
+}
+
+#[test]
+fn a_will_is_published_when_the_client_is_killed() {
+    let node = Node::with_shards(2);
+    for version in VERSIONS {
+        let topic = format!("will/{version}");
+        let watcher = Subscriber::start(&node, version, &["-t", &topic, "-q", "2"]);
+        let will = [
+            "--will-topic",
+            &topic,
+            "--will-payload",
+            "gone",
+            "--will-qos",
+            "2",
+        ];
+        let mut arguments = vec!["-t", "other"];
+        arguments.extend(will);
+        Subscriber::start(&node, version, &arguments).kill();
+        watcher.expect(&format!("{topic}|gone|2|0"));
+    }
+}
+
+#[test]
+fn wildcards_select_levels() {
+    let node = Node::with_shards(2);
+    for version in VERSIONS {
+        let one = Subscriber::start(
+            &node,
+            version,
+            &["-t", &format!("{version}/+/c"), "-q", "1"],
+        );
+        let many = Subscriber::start(&node, version, &["-t", &format!("{version}/#"), "-q", "1"]);
+        for tail in ["", "/a", "/a/c", "/a/b/c", "/b/c"] {
+            let topic = format!("{version}{tail}");
+            publish(&node, version, &["-t", &topic, "-q", "1", "-m", "x"]);
+            many.expect(&format!("{topic}|x|1|0"));
+        }
+        one.expect(&format!("{version}/a/c|x|1|0"));
+        one.expect(&format!("{version}/b/c|x|1|0"));
+    }
+}
+
+#[test]
+fn a_durable_session_survives_kill_9() {
+    let mut node = Node::with_shards(2);
+    for version in VERSIONS {
+        let away = format!("away-{version}");
+        let mut session = vec![
+            "-i", &away, "-c", "-q", "2", "-t", "d/exact", "-t", "d/wild/+",
+        ];
+        if version == "mqttv5" {
+            session.extend(["-x", "3600"]);
+        }
+        Subscriber::start(&node, version, &session).kill();
+        for number in 0..5 {
+            let payload = number.to_string();
+            publish(
+                &node,
+                version,
+                &["-t", "d/exact", "-q", "2", "-m", &payload],
+            );
+        }
+        publish(&node, version, &["-t", "d/wild/7", "-q", "1", "-m", "wild"]);
+        node.crash_and_restart();
+        // What is queued may come before the grant.
+        let back = Subscriber::spawn(&node, version, &session);
+        let mut got: Vec<String> = (0..6).map(|_| back.line("MESSAGE ")).collect();
+        let wild = got
+            .iter()
+            .position(|message| message == "d/wild/7|wild|1|0");
+        got.remove(wild.expect("the wildcard's message is there"));
+        let expected: Vec<String> = (0..5).map(|n| format!("d/exact|{n}|2|0")).collect();
+        assert_eq!(got, expected, "{version}: QoS 2 arrives once and in order");
+    }
+}
