@@ -1,0 +1,309 @@
+//! What the user may choose: defaults, a TOML file, and command line flags over it.
+//!
+//! The same names everywhere: `--allow-anonymous` is `allow-anonymous` in the file. [`Settings`]
+//! is one source with everything optional; [`Settings::over`] joins two; [`Config`] is the checked
+//! result and cannot be invalid.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+use crate::url::{ListenUrl, UrlError};
+
+/// The most shards a node can have: shard sets are 64 bits wide.
+pub const SHARDS_MAX: u8 = 64;
+
+/// The longest interval between syncs, in milliseconds: one hour.
+pub const INTERVAL_MS_MAX: u64 = 3_600_000;
+
+/// When an acknowledgement may be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Durability {
+    /// After the record is synced (group commit). Nothing acknowledged is ever lost.
+    #[default]
+    Commit,
+    /// The log is synced every so many milliseconds; a power cut may lose that much.
+    Interval(u64),
+    /// The log is written but never synced but at an orderly stop.
+    None,
+}
+
+impl FromStr for Durability {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let wrong = || ConfigError::Durability(text.to_owned());
+        match text {
+            "commit" => Ok(Self::Commit),
+            "none" => Ok(Self::None),
+            _ => {
+                let digits = text.strip_prefix("interval:").ok_or_else(wrong)?;
+                let interval_ms: u64 = digits.parse().map_err(|_| wrong())?;
+                if (1..=INTERVAL_MS_MAX).contains(&interval_ms) {
+                    Ok(Self::Interval(interval_ms))
+                } else {
+                    Err(wrong())
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Commit => write!(f, "commit"),
+            Self::Interval(interval_ms) => write!(f, "interval:{interval_ms}"),
+            Self::None => write!(f, "none"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Durability {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// One source of settings; what is absent falls to the next source.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Settings {
+    /// The data directory.
+    pub data: Option<PathBuf>,
+    /// Where to accept clients; replaces all of the next source's listeners.
+    pub listen: Option<Vec<ListenUrl>>,
+    /// How many shards, 1 to 64.
+    pub shards: Option<u8>,
+    /// When an acknowledgement may be sent: `commit`, `interval:MS` or `none`.
+    pub durability: Option<Durability>,
+    /// `HOST:PORT` of the Prometheus page.
+    pub metrics: Option<String>,
+    /// Serve clients that do not authenticate on addresses beyond loopback.
+    pub allow_anonymous: Option<bool>,
+}
+
+impl Settings {
+    /// Reads a TOML document.
+    ///
+    /// # Errors
+    /// A syntax error, an unknown key or a bad value, with its line.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| ConfigError::Toml(error.to_string()))
+    }
+
+    /// These settings, and where they are silent those of `base`.
+    #[must_use]
+    pub fn over(self, base: Self) -> Self {
+        Self {
+            data: self.data.or(base.data),
+            listen: self.listen.or(base.listen),
+            shards: self.shards.or(base.shards),
+            durability: self.durability.or(base.durability),
+            metrics: self.metrics.or(base.metrics),
+            allow_anonymous: self.allow_anonymous.or(base.allow_anonymous),
+        }
+    }
+
+    /// Fills in the defaults and checks everything.
+    ///
+    /// # Errors
+    /// A value out of its range, an address that does not resolve, or a listener beyond loopback
+    /// without `allow-anonymous`.
+    pub fn finish(self) -> Result<Config, ConfigError> {
+        let defaults = Config::default();
+        let config = Config {
+            data: self.data.unwrap_or(defaults.data),
+            listen: self.listen.unwrap_or(defaults.listen),
+            shards: self.shards,
+            durability: self.durability.unwrap_or_default(),
+            metrics: self.metrics,
+            allow_anonymous: self.allow_anonymous.unwrap_or(false),
+        };
+        config.check()?;
+        Ok(config)
+    }
+}
+
+/// A node's checked configuration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// The data directory. Default `corelane-data` in the working directory.
+    pub data: PathBuf,
+    /// Where to accept clients, at least one. Default `mqtt://127.0.0.1:1883`.
+    pub listen: Vec<ListenUrl>,
+    /// How many shards, 1 to 64. `None`: one per core that this process may use.
+    pub shards: Option<u8>,
+    /// When an acknowledgement may be sent.
+    pub durability: Durability,
+    /// `HOST:PORT` of the Prometheus page; none by default.
+    pub metrics: Option<String>,
+    /// Serve clients that do not authenticate on addresses beyond loopback. Default false.
+    pub allow_anonymous: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("corelane-data"),
+            listen: vec![ListenUrl::default()],
+            shards: None,
+            durability: Durability::Commit,
+            metrics: None,
+            allow_anonymous: false,
+        }
+    }
+}
+
+impl Config {
+    fn check(&self) -> Result<(), ConfigError> {
+        if let Some(shards) = self.shards.filter(|n| !(1..=SHARDS_MAX).contains(n)) {
+            return Err(ConfigError::Shards(shards));
+        }
+        if self.listen.is_empty() {
+            return Err(ConfigError::NoListener);
+        }
+        for url in &self.listen {
+            let addresses = url
+                .resolve()
+                .map_err(|error| ConfigError::Resolve(url.to_string(), error.to_string()))?;
+            if !self.allow_anonymous && addresses.iter().any(|a| !a.ip().is_loopback()) {
+                return Err(ConfigError::NotLoopback(url.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The document is not TOML, or has an unknown key or a bad value.
+    Toml(String),
+    /// A listener's address is not one.
+    Url(UrlError),
+    /// The durability is none of the three.
+    Durability(String),
+    /// The shard count is out of range.
+    Shards(u8),
+    /// The list of listeners is empty.
+    NoListener,
+    /// An address and why its host could not be resolved.
+    Resolve(String, String),
+    /// Anybody could connect from outside without authentication.
+    NotLoopback(ListenUrl),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Toml(text) => write!(f, "configuration file: {}", text.trim_end()),
+            Self::Url(error) => error.fmt(f),
+            Self::Durability(text) => write!(
+                f,
+                "durability \"{text}\" must be commit, interval:MS (1 to {INTERVAL_MS_MAX} ms) \
+                 or none"
+            ),
+            Self::Shards(shards) => {
+                write!(f, "shards is {shards} but must be from 1 to {SHARDS_MAX}")
+            }
+            Self::NoListener => write!(f, "listen is empty: name at least one mqtt://HOST:PORT"),
+            Self::Resolve(address, error) => {
+                write!(f, "{address}: the host cannot be resolved: {error}")
+            }
+            Self::NotLoopback(url) => write!(
+                f,
+                "{url} is reachable from outside and clients are not authenticated: listen on \
+                 127.0.0.1 or [::1], or pass --allow-anonymous to accept that"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl From<UrlError> for ConfigError {
+    fn from(error: UrlError) -> Self {
+        Self::Url(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_gives_the_defaults() {
+        assert_eq!(Settings::from_toml("").unwrap().finish().unwrap(), Config::default());
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let text = r#"
+            data = "/var/lib/corelane"
+            listen = ["mqtt://127.0.0.1:1", "mqtt://[::1]:2"]
+            shards = 3
+            durability = "interval:250"
+            metrics = "127.0.0.1:9100"
+            allow-anonymous = true
+        "#;
+        let config = Settings::from_toml(text).unwrap().finish().unwrap();
+        assert_eq!(config.data, PathBuf::from("/var/lib/corelane"));
+        assert_eq!(config.listen[1].to_string(), "mqtt://[::1]:2");
+        assert_eq!(config.shards, Some(3));
+        assert_eq!(config.durability, Durability::Interval(250));
+        assert_eq!(config.metrics.as_deref(), Some("127.0.0.1:9100"));
+        assert!(config.allow_anonymous);
+    }
+
+    #[test]
+    fn unknown_keys_and_bad_values_are_errors_with_their_place() {
+        let error = Settings::from_toml("data = \"x\"\nshard = 2\n").unwrap_err().to_string();
+        assert!(error.contains("shard") && error.contains('2'), "{error}");
+        let error = Settings::from_toml("durability = \"always\"").unwrap_err().to_string();
+        assert!(error.contains("interval:MS"), "{error}");
+        assert!(Settings::from_toml("listen = [\"tcp://a\"]").is_err());
+    }
+
+    #[test]
+    fn flags_override_the_file() {
+        let flags = Settings { shards: Some(2), ..Settings::default() };
+        let file = Settings::from_toml("shards = 4\ndata = \"d\"").unwrap();
+        let config = flags.over(file).finish().unwrap();
+        assert_eq!((config.shards, config.data), (Some(2), PathBuf::from("d")));
+    }
+
+    #[test]
+    fn ranges_are_checked() {
+        let with_shards = |n| Settings { shards: Some(n), ..Settings::default() }.finish();
+        assert_eq!(with_shards(0), Err(ConfigError::Shards(0)));
+        assert_eq!(with_shards(65), Err(ConfigError::Shards(65)));
+        assert!(with_shards(64).is_ok());
+        for text in ["interval:0", "interval:3600001", "interval:", "sync"] {
+            assert!(text.parse::<Durability>().is_err(), "{text}");
+        }
+        for text in ["commit", "interval:1", "none"] {
+            assert_eq!(text.parse::<Durability>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn listeners_beyond_loopback_need_consent() {
+        let outside = |allow| {
+            Settings {
+                listen: Some(vec!["mqtt://0.0.0.0:1883".parse().unwrap()]),
+                allow_anonymous: Some(allow),
+                ..Settings::default()
+            }
+            .finish()
+        };
+        let error = outside(false).unwrap_err();
+        assert!(error.to_string().contains("--allow-anonymous"), "{error}");
+        assert!(outside(true).is_ok());
+        let empty = Settings { listen: Some(Vec::new()), ..Settings::default() };
+        assert_eq!(empty.finish(), Err(ConfigError::NoListener));
+    }
+}
