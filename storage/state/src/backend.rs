@@ -1,0 +1,65 @@
+//! redb's storage on a file of `storage-io`, so that a simulated disk can be under it.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use redb::StorageBackend;
+use storage_io::{ByteFile, DiskError, ErrorKind};
+
+/// The first failure of the device under a database. redb reports failures in words of its own
+/// and later ones as consequences; this is the one that names file, operation and offset.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FirstFailure(Arc<OnceLock<DiskError>>);
+
+impl FirstFailure {
+    pub(crate) fn error(&self) -> Option<DiskError> {
+        self.0.get().cloned()
+    }
+
+    fn note(&self, error: DiskError) -> io::Error {
+        // A file that is too short is damaged contents, not a failing device.
+        if !matches!(error.kind, ErrorKind::Short { .. }) {
+            self.0.get_or_init(|| error.clone());
+        }
+        error.into()
+    }
+}
+
+/// A byte file as redb wants it.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    file: Box<dyn ByteFile>,
+    failure: FirstFailure,
+}
+
+impl Backend {
+    pub(crate) fn new(file: Box<dyn ByteFile>, failure: FirstFailure) -> Self {
+        Self { file, failure }
+    }
+
+    fn result<T>(&self, result: Result<T, DiskError>) -> Result<T, io::Error> {
+        result.map_err(|error| self.failure.note(error))
+    }
+}
+
+impl StorageBackend for Backend {
+    fn len(&self) -> Result<u64, io::Error> {
+        self.result(self.file.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        self.result(self.file.read_at(offset, out))
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        self.result(self.file.set_len(len))
+    }
+
+    fn sync_data(&self) -> Result<(), io::Error> {
+        self.result(self.file.sync())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        self.result(self.file.write_at(offset, data))
+    }
+}

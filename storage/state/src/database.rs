@@ -1,0 +1,245 @@
+//! The redb database: one file, three tables.
+//!
+//! | redb table | key | value |
+//! |---|---|---|
+//! | `format` | `"version"` | `1` (u64) |
+//! | `applied` | log id (u32) | every change of that log that ends at or below is in (u64) |
+//! | `state` | table number (1 byte), then the key | the value |
+//!
+//! redb is copy-on-write: a commit writes new pages, syncs, and makes them current with one
+//! header sector, so after a crash the file holds the state of one commit.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
+use storage_io::{Disk, DiskError};
+
+use crate::backend::{Backend, FirstFailure};
+use crate::limits::COMPACT_BYTES_MIN;
+use crate::{StateError, section};
+
+/// The name of the file in a shard's directory.
+pub const FILE_NAME: &str = "state.redb";
+
+pub(crate) const FORMAT_VERSION: u64 = 1;
+
+const FORMAT: TableDefinition<'static, &str, u64> = TableDefinition::new("format");
+const APPLIED: TableDefinition<'static, u32, u64> = TableDefinition::new("applied");
+const STATE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("state");
+
+/// What one transaction makes true.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Batch {
+    /// Sections in log order.
+    pub(crate) sections: Vec<bytes::Bytes>,
+    /// The new applied offsets.
+    pub(crate) applied: Vec<(u32, u64)>,
+}
+
+/// An open database.
+#[derive(Debug)]
+pub(crate) struct Database {
+    redb: redb::Database,
+    failure: FirstFailure,
+}
+
+/// A range of stored rows, in key order.
+pub(crate) type Range = redb::Range<'static, &'static [u8], &'static [u8]>;
+
+impl Database {
+    /// Opens or creates the database, and checks every page of it.
+    pub(crate) fn open<D: Disk>(disk: &D, cache_bytes: usize) -> Result<Self, StateError> {
+        let exists = disk.list()?.iter().any(|name| name == FILE_NAME);
+        let file = disk.byte_file(FILE_NAME)?;
+        if !exists {
+            disk.sync_dir()?;
+        }
+        let failure = FirstFailure::default();
+        let backend = Backend::new(file, failure.clone());
+        // Every page is checked, here and now, against its checksum: redb trusts pages later.
+        // What it meets before that in a damaged file may panic inside, which is caught: the file
+        // is then as unreadable as with an error.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            redb::Builder::new()
+                .set_cache_size(cache_bytes)
+                .set_check_integrity_on_open(true)
+                .create_with_backend(backend)
+        }));
+        let redb = match opened {
+            Ok(Ok(redb)) => redb,
+            Ok(Err(error)) => return Err(unreadable(&failure, &error.to_string())),
+            Err(_) => return Err(unreadable(&failure, "opening it failed in an assertion")),
+        };
+        let mut database = Self { redb, failure };
+        database.check_format()?;
+        database.compact_if_sparse()?;
+        Ok(database)
+    }
+
+    /// Removes the file.
+    pub(crate) fn remove<D: Disk>(disk: &D) -> Result<(), DiskError> {
+        match disk.remove(FILE_NAME) {
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => disk.sync_dir(),
+        }
+    }
+
+    /// All applied offsets.
+    pub(crate) fn applied(&self) -> Result<BTreeMap<u32, u64>, StateError> {
+        let read = || -> Result<BTreeMap<u32, u64>, redb::Error> {
+            let table = self.redb.begin_read()?.open_table(APPLIED)?;
+            let mut applied = BTreeMap::new();
+            for row in table.range::<u32>(..)? {
+                let (log, offset) = row?;
+                applied.insert(log.value(), offset.value());
+            }
+            Ok(applied)
+        };
+        read().map_err(|error| self.error("read the applied offsets", &error))
+    }
+
+    /// Commits a batch: all of it or nothing.
+    pub(crate) fn write(&self, batch: &Batch) -> Result<(), StateError> {
+        // The last change of a key wins, and keys in order share pages.
+        let mut changes = BTreeMap::new();
+        for section in &batch.sections {
+            for change in section::decode(section).flatten() {
+                changes.insert((change.table, change.key), change.value);
+            }
+        }
+        let write = || -> Result<(), redb::Error> {
+            let transaction = self.redb.begin_write()?;
+            {
+                let mut state = transaction.open_table(STATE)?;
+                let mut key = Vec::new();
+                for ((table, rest), value) in &changes {
+                    full_key(*table, rest, &mut key);
+                    match value {
+                        Some(value) => drop(state.insert(key.as_slice(), *value)?),
+                        None => drop(state.remove(key.as_slice())?),
+                    }
+                }
+                let mut applied = transaction.open_table(APPLIED)?;
+                for (log, offset) in &batch.applied {
+                    applied.insert(log, offset)?;
+                }
+            }
+            transaction.commit()?;
+            Ok(())
+        };
+        write().map_err(|error| self.error("commit a batch of changes", &error))
+    }
+
+    pub(crate) fn get(&self, table: u8, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        let mut whole = Vec::new();
+        full_key(table, key, &mut whole);
+        let read = || -> Result<Option<Vec<u8>>, redb::Error> {
+            let state = self.redb.begin_read()?.open_table(STATE)?;
+            Ok(state
+                .get(whole.as_slice())?
+                .map(|value| value.value().to_vec()))
+        };
+        read().map_err(|error| self.error("read a key", &error))
+    }
+
+    /// All rows whose full key is not below `from`, in order.
+    pub(crate) fn rows_from(&self, from: &[u8]) -> Result<Range, StateError> {
+        let read = || -> Result<Range, redb::Error> {
+            let state = self.redb.begin_read()?.open_table(STATE)?;
+            Ok(state.range::<&[u8]>(from..)?)
+        };
+        read().map_err(|error| self.error("read a range of keys", &error))
+    }
+
+    /// What an operation on the database failed with: the disk's own error where there is one.
+    pub(crate) fn error(
+        &self,
+        operation: &'static str,
+        error: &dyn std::error::Error,
+    ) -> StateError {
+        match self.failure.error() {
+            Some(error) => StateError::Disk(error),
+            None => StateError::Database {
+                operation,
+                reason: error.to_string(),
+            },
+        }
+    }
+
+    /// Makes a new database ours, and refuses one of another version.
+    fn check_format(&self) -> Result<(), StateError> {
+        let check = || -> Result<u64, redb::Error> {
+            let transaction = self.redb.begin_write()?;
+            let is_new = transaction.list_tables()?.next().is_none();
+            if is_new {
+                transaction
+                    .open_table(FORMAT)?
+                    .insert("version", FORMAT_VERSION)?;
+                drop(transaction.open_table(APPLIED)?);
+                drop(transaction.open_table(STATE)?);
+                transaction.commit()?;
+                return Ok(FORMAT_VERSION);
+            }
+            let has_format = transaction
+                .list_tables()?
+                .any(|t| t.name() == FORMAT.name());
+            let mut found = 0;
+            if has_format {
+                let table = transaction.open_table(FORMAT)?;
+                found = table.get("version")?.map_or(0, |version| version.value());
+            }
+            transaction.abort()?;
+            Ok(found)
+        };
+        match check() {
+            Ok(FORMAT_VERSION) => Ok(()),
+            Ok(found) => Err(StateError::Format {
+                file: FILE_NAME.to_owned(),
+                found,
+                expected: FORMAT_VERSION,
+            }),
+            Err(error) => Err(unreadable(&self.failure, &error.to_string())),
+        }
+    }
+
+    /// The file doubles as it grows and does not shrink by itself: gives the rest back when less
+    /// than a quarter of a large one is used.
+    fn compact_if_sparse(&mut self) -> Result<(), StateError> {
+        let used = || -> Result<(u64, u64), redb::Error> {
+            let transaction = self.redb.begin_write()?;
+            let stats = transaction.stats()?;
+            let page = u64::try_from(stats.page_size()).unwrap_or(u64::MAX);
+            let live = stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes();
+            let allocated = stats.allocated_pages().saturating_mul(page);
+            transaction.abort()?;
+            Ok((live, allocated))
+        };
+        let (live, allocated) = used().map_err(|error| self.error("count its pages", &error))?;
+        if allocated < COMPACT_BYTES_MIN || live > allocated / 4 {
+            return Ok(());
+        }
+        let compacted = self.redb.compact();
+        compacted
+            .map(drop)
+            .map_err(|error| self.error("compact itself", &error))
+    }
+}
+
+/// Writes the key of the `state` table to `out`.
+pub(crate) fn full_key(table: u8, key: &[u8], out: &mut Vec<u8>) {
+    out.clear();
+    out.push(table);
+    out.extend_from_slice(key);
+}
+
+fn unreadable(failure: &FirstFailure, reason: &str) -> StateError {
+    match failure.error() {
+        Some(error) => StateError::Disk(error),
+        None => StateError::Unreadable {
+            file: FILE_NAME.to_owned(),
+            reason: reason.to_owned(),
+        },
+    }
+}

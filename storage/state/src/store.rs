@@ -1,0 +1,361 @@
+//! The state store itself: apply, flush, confirm, read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use storage_io::Disk;
+
+use crate::database::{Batch, Database};
+use crate::limits::{
+    APPLIED_LAG_BYTES, BATCH_BYTES_MAX, BATCH_BYTES_MIN, CACHE_BYTES, OVERLAY_BYTES_MAX,
+};
+use crate::overlay::{Overlay, Pending};
+use crate::scan::Scan;
+use crate::writer::{Writer, Writing};
+use crate::{StateError, section};
+
+/// How much the store may use, and when it writes.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes of pending changes from which the store calls itself full.
+    pub overlay_bytes_max: usize,
+    /// Bytes of durable changes that start a transaction without being asked for.
+    pub batch_bytes_min: usize,
+    /// Memory for pages of the database, in bytes.
+    pub cache_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            overlay_bytes_max: OVERLAY_BYTES_MAX,
+            batch_bytes_min: BATCH_BYTES_MIN,
+            cache_bytes: CACHE_BYTES,
+        }
+    }
+}
+
+/// What [`StateStore::open_or_rebuild`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// A sound database, or a new one where there was none.
+    Sound,
+    /// A file that could not be used, for this reason; it was replaced by an empty one, and every
+    /// log has to be replayed from its start.
+    Rebuilt(StateError),
+}
+
+/// Numbers for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Changes taken from logs.
+    pub changes_applied: u64,
+    /// Transactions of the database.
+    pub batches_committed: u64,
+    /// Bytes of sections in these transactions.
+    pub bytes_committed: u64,
+    /// Bytes that wait in the overlay now, as [`Options::overlay_bytes_max`] counts them.
+    pub overlay_bytes: u64,
+    /// Records whose changes wait to be durable or to be handed over.
+    pub sections_waiting: u64,
+}
+
+/// The tables of one shard: an overlay in memory and a database.
+#[derive(Debug)]
+pub struct StateStore {
+    database: Arc<Database>,
+    writer: Writer,
+    overlay: Overlay,
+    /// The batch that the writer has.
+    in_flight: Option<InFlight>,
+    /// Per log: what the database has confirmed.
+    applied: BTreeMap<u32, u64>,
+    /// Per log: the end of the last record that was seen.
+    seen: BTreeMap<u32, u64>,
+    options: Options,
+    counters: Counters,
+    failed: Option<StateError>,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    sections: Vec<Pending>,
+    applied: Vec<(u32, u64)>,
+}
+
+impl StateStore {
+    /// Opens the store in a shard's directory, or creates it. Blocks; reads and checks the whole
+    /// file.
+    ///
+    /// # Errors
+    /// [`StateError::Unreadable`] and [`StateError::Format`] are cured by a rebuild;
+    /// [`StateError::Disk`] is not.
+    pub fn open<D: Disk>(
+        disk: &D,
+        options: Options,
+        writing: Writing<'_>,
+    ) -> Result<Self, StateError> {
+        Self::start(Database::open(disk, options.cache_bytes)?, options, writing)
+    }
+
+    fn start(
+        database: Database,
+        options: Options,
+        writing: Writing<'_>,
+    ) -> Result<Self, StateError> {
+        let database = Arc::new(database);
+        let applied = database.applied()?;
+        let writer = Writer::start(writing, &database);
+        Ok(Self {
+            database,
+            writer,
+            overlay: Overlay::default(),
+            in_flight: None,
+            seen: applied.clone(),
+            applied,
+            options,
+            counters: Counters::default(),
+            failed: None,
+        })
+    }
+
+    /// Opens the store; one that can't be used is deleted and started empty, with 0 applied of
+    /// every log.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn open_or_rebuild<D: Disk>(
+        disk: &D,
+        options: Options,
+        writing: Writing<'_>,
+    ) -> Result<(Self, Opened), StateError> {
+        match Database::open(disk, options.cache_bytes) {
+            Err(reason) if reason.is_cured_by_rebuild() => {
+                let store = Self::rebuild(disk, options, writing)?;
+                Ok((store, Opened::Rebuilt(reason)))
+            }
+            Err(error) => Err(error),
+            Ok(sound) => Ok((Self::start(sound, options, writing)?, Opened::Sound)),
+        }
+    }
+
+    /// Deletes the store and starts an empty one, with 0 applied of every log.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn rebuild<D: Disk>(
+        disk: &D,
+        options: Options,
+        writing: Writing<'_>,
+    ) -> Result<Self, StateError> {
+        Database::remove(disk)?;
+        Self::open(disk, options, writing)
+    }
+
+    /// Takes the changes of the record of `log` that ends at `end`; all or, on error, none. An
+    /// empty section only tells how far the log was looked at. What was applied before is skipped,
+    /// so a replay may start anywhere at or below [`StateStore::applied`].
+    ///
+    /// # Errors
+    /// When the section is damaged, or comes behind a later one of its log.
+    pub fn apply(&mut self, log: u32, end: u64, section: &[u8]) -> Result<(), StateError> {
+        if end <= self.applied(log) {
+            return Ok(());
+        }
+        let seen = self.seen.entry(log).or_default();
+        if end < *seen {
+            return Err(StateError::Order {
+                log,
+                end,
+                seen: *seen,
+            });
+        }
+        let mut changes = 0;
+        for change in section::decode(section) {
+            if let Err(error) = change {
+                return Err(StateError::Section { log, end, error });
+            }
+            changes += 1;
+        }
+        *seen = end;
+        if changes > 0 {
+            self.overlay.push(log, end, section);
+            self.counters.changes_applied += changes;
+        }
+        Ok(())
+    }
+
+    /// Hands what is durable to the writer when it is worth a transaction, and takes its
+    /// confirmations. `durable` tells for a log below which offset it is on disk: really on disk,
+    /// whatever weaker promise the durability mode makes to publishers. Cheap; for every turn.
+    ///
+    /// # Errors
+    /// When the database could not be written, now or earlier. The store takes nothing more.
+    pub fn flush(&mut self, durable: impl Fn(u32) -> u64) -> Result<(), StateError> {
+        self.step(false, &durable)
+    }
+
+    /// As [`StateStore::flush`], but whatever is durable is worth it: for about once a second,
+    /// and at a stop.
+    ///
+    /// # Errors
+    /// As [`StateStore::flush`].
+    pub fn flush_now(&mut self, durable: impl Fn(u32) -> u64) -> Result<(), StateError> {
+        self.step(true, &durable)
+    }
+
+    /// Hands over all that is durable and waits until the database has confirmed it. Blocks; for
+    /// replay and the orderly stop.
+    ///
+    /// # Errors
+    /// As [`StateStore::flush`].
+    pub fn settle(&mut self, durable: impl Fn(u32) -> u64) -> Result<(), StateError> {
+        loop {
+            self.step(true, &durable)?;
+            if self.in_flight.is_none() {
+                return Ok(());
+            }
+            let answer = self.writer.answer(true);
+            self.take_answer(answer)?;
+        }
+    }
+
+    /// Every change of this log that ends at or below is in the database: a replay starts here.
+    #[must_use]
+    pub fn applied(&self, log: u32) -> u64 {
+        self.applied.get(&log).copied().unwrap_or(0)
+    }
+
+    /// The logs that the database knows, with what is applied of each. One whose log ends below
+    /// that does not belong to these logs: [`StateStore::rebuild`] it.
+    pub fn applied_logs(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        self.applied.iter().map(|(log, offset)| (*log, *offset))
+    }
+
+    /// The overlay has reached its bound: append no changes until it has not.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.overlay.bytes() >= self.options.overlay_bytes_max
+    }
+
+    /// The value of a key, durable or not. Blocks.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn get(&self, table: u8, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        match self.overlay.get(table, key) {
+            Some(waiting) => Ok(waiting.map(|value| value.to_vec())),
+            None => self.database.get(table, key),
+        }
+    }
+
+    /// The rows of a table whose keys start with `prefix`, in key order, durable or not. Blocks.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn scan(&self, table: u8, prefix: &[u8]) -> Result<Scan, StateError> {
+        Scan::new(&self.database, &self.overlay, Some(table), prefix)
+    }
+
+    /// The rows of all tables, in order of table and key. Blocks.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn scan_all(&self) -> Result<Scan, StateError> {
+        Scan::new(&self.database, &self.overlay, None, &[])
+    }
+
+    /// Numbers for metrics.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        Counters {
+            overlay_bytes: number(self.overlay.bytes()),
+            sections_waiting: number(self.overlay.sections()),
+            ..self.counters
+        }
+    }
+
+    fn step(&mut self, now: bool, durable: &impl Fn(u32) -> u64) -> Result<(), StateError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        if self.in_flight.is_some() {
+            let answer = self.writer.answer(false);
+            self.take_answer(answer)?;
+        }
+        self.overlay.advance(durable);
+        while self.in_flight.is_none() && self.is_due(now, durable) {
+            self.hand(durable)?;
+        }
+        Ok(())
+    }
+
+    fn is_due(&self, now: bool, durable: &impl Fn(u32) -> u64) -> bool {
+        let ready = self.overlay.ready_bytes();
+        if ready >= self.options.batch_bytes_min {
+            return true;
+        }
+        if ready > 0 && (now || self.is_full()) {
+            return true;
+        }
+        // Only the applied offsets are behind; `now` stores them, too, when there are any.
+        let lag = self.seen.iter().map(|(log, seen)| {
+            let reached = if self.overlay.holds(*log) {
+                0
+            } else {
+                (*seen).min(durable(*log))
+            };
+            reached.saturating_sub(self.applied(*log))
+        });
+        lag.max()
+            .is_some_and(|lag| lag >= if now { 1 } else { APPLIED_LAG_BYTES })
+    }
+
+    fn hand(&mut self, durable: &impl Fn(u32) -> u64) -> Result<(), StateError> {
+        let sections = self.overlay.take_ready(BATCH_BYTES_MAX);
+        let mut applied: BTreeMap<u32, u64> = BTreeMap::new();
+        for pending in &sections {
+            applied.insert(pending.log, pending.end);
+        }
+        for (log, seen) in &self.seen {
+            if !self.overlay.holds(*log) {
+                let reached = (*seen).min(durable(*log));
+                let entry = applied.entry(*log).or_insert(reached);
+                *entry = (*entry).max(reached);
+            }
+        }
+        applied.retain(|log, offset| *offset > self.applied(*log));
+        let applied: Vec<_> = applied.into_iter().collect();
+        let batch = Batch {
+            sections: sections
+                .iter()
+                .map(|pending| pending.section.clone())
+                .collect(),
+            applied: applied.clone(),
+        };
+        let answer = self.writer.hand(&self.database, batch);
+        self.in_flight = Some(InFlight { sections, applied });
+        self.take_answer(answer)
+    }
+
+    fn take_answer(&mut self, answer: Option<Result<(), StateError>>) -> Result<(), StateError> {
+        match answer {
+            None => Ok(()),
+            Some(Err(error)) => {
+                self.failed = Some(error.clone());
+                Err(error)
+            }
+            Some(Ok(())) => {
+                if let Some(done) = self.in_flight.take() {
+                    self.overlay.confirm(&done.sections);
+                    let bytes: usize = done.sections.iter().map(|p| p.section.len()).sum();
+                    self.counters.bytes_committed += u64::try_from(bytes).unwrap_or(u64::MAX);
+                    self.counters.batches_committed += 1;
+                    self.applied.extend(done.applied);
+                }
+                Ok(())
+            }
+        }
+    }
+}
