@@ -1,0 +1,73 @@
+//! One message from its publisher's side.
+
+use super::{ClientNumber, MessageId, Sent, Violation};
+
+/// What is known about one message.
+#[derive(Debug)]
+pub(super) struct Publication {
+    pub(super) message: MessageId,
+    pub(super) publisher: ClientNumber,
+    pub(super) topic: String,
+    pub(super) qos: u8,
+    pub(super) retain: bool,
+    pub(super) empty: bool,
+    /// Wills are sent early and published late, so they have no place in their publisher's order.
+    pub(super) will: bool,
+    /// The history's step at which it was sent: the publisher's order.
+    pub(super) sent_step: u64,
+    pub(super) sent_ms: u64,
+    pub(super) acknowledged_ms: Option<u64>,
+    /// Somebody has received it.
+    pub(super) seen: bool,
+    /// A will that the node must publish.
+    pub(super) certain: bool,
+    removed: bool,
+}
+
+impl Publication {
+    pub(super) fn new(sent: &Sent<'_>, step: u64, now_ms: u64, will: bool) -> Self {
+        Self {
+            message: sent.message,
+            publisher: sent.client,
+            topic: sent.topic.to_owned(),
+            qos: sent.qos,
+            retain: sent.retain,
+            empty: sent.empty,
+            will,
+            sent_step: step,
+            sent_ms: now_ms,
+            acknowledged_ms: None,
+            seen: false,
+            certain: false,
+            removed: false,
+        }
+    }
+
+    pub(super) fn acknowledge(&mut self, now_ms: u64) {
+        self.acknowledged_ms.get_or_insert(now_ms);
+    }
+
+    pub(super) fn remove(&mut self) -> Result<(), Violation> {
+        self.removed = true;
+        if self.seen {
+            return Err(Violation::RemovedWillPublished {
+                message: self.message,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) const fn is_removed(&self) -> bool {
+        self.removed
+    }
+
+    /// Every subscriber has a right to it. Whoever has received a QoS 1/2 publication has seen
+    /// that it is durable, so the others get it as well.
+    pub(super) const fn is_owed(&self) -> bool {
+        self.qos > 0 && !self.empty && (self.acknowledged_ms.is_some() || self.seen || self.certain)
+    }
+
+    pub(super) const fn must_be_stored(&self) -> bool {
+        self.qos > 0 && !self.empty && (self.acknowledged_ms.is_some() || self.seen)
+    }
+}

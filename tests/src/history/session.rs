@@ -1,0 +1,282 @@
+//! One client's session, as far as the client can know it.
+
+use std::collections::BTreeMap;
+
+use super::publication::Publication;
+use super::{ClientNumber, MessageId, Received, Violation};
+
+/// Whether the node holds a session of this client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Presence {
+    #[default]
+    Absent,
+    Present,
+    /// A CONNECT was sent that changes it, and no CONNACK came.
+    Unknown,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    filter: String,
+    granted: u8,
+    /// The history's step of the SUBACK.
+    since: u64,
+}
+
+#[derive(Debug, Default)]
+struct Deliveries {
+    all: u32,
+    exactly_once: u32,
+}
+
+/// The publisher, topic and QoS within which order is promised.
+type Sequence = (ClientNumber, String, u8);
+
+/// What is known about one client's session.
+#[derive(Debug, Default)]
+pub(super) struct Session {
+    presence: Presence,
+    /// What the next CONNACK must say.
+    expected: Presence,
+    durable: bool,
+    /// Acknowledged and not touched since.
+    subscriptions: Vec<Subscription>,
+    /// Every filter that was asked for in this session, with the highest QoS asked for.
+    asked: BTreeMap<String, u8>,
+    delivered: BTreeMap<MessageId, Deliveries>,
+    /// The newest first delivery, as the publication's step.
+    newest: BTreeMap<Sequence, (u64, MessageId)>,
+    deliveries: u64,
+}
+
+impl Session {
+    pub(super) fn connecting(&mut self, clean_start: bool, durable: bool) {
+        self.expected = if clean_start {
+            Presence::Absent
+        } else {
+            self.presence
+        };
+        // Whatever comes of this CONNECT, also nothing:
+        self.presence = match (self.presence, durable) {
+            (Presence::Present, true) => Presence::Present,
+            (Presence::Absent, false) => Presence::Absent,
+            _ => Presence::Unknown,
+        };
+        if clean_start {
+            self.end();
+        }
+        self.durable = durable;
+    }
+
+    /// Returns what the session-present flag should have been.
+    pub(super) fn connected(&mut self, present: bool) -> Presence {
+        if !present {
+            self.end();
+            self.asked.clear();
+        }
+        self.presence = if self.durable {
+            Presence::Present
+        } else {
+            Presence::Absent
+        };
+        self.expected
+    }
+
+    pub(super) fn disconnected(&mut self) {
+        if !self.durable {
+            self.end();
+        }
+    }
+
+    pub(super) fn subscribing(&mut self, filter: &str, qos: u8) {
+        let asked = self.asked.entry(filter.to_owned()).or_default();
+        *asked = qos.max(*asked);
+        // Until it is granted anew, the old grant is still good unless it may become worse.
+        self.subscriptions
+            .retain(|one| one.filter != filter || (one.granted > 0 && qos > 0));
+    }
+
+    pub(super) fn subscribed(&mut self, filter: &str, granted: u8, step: u64) {
+        match self
+            .subscriptions
+            .iter_mut()
+            .find(|one| one.filter == filter)
+        {
+            Some(held) => held.granted = granted,
+            None => self.subscriptions.push(Subscription {
+                filter: filter.to_owned(),
+                granted,
+                since: step,
+            }),
+        }
+    }
+
+    pub(super) fn unsubscribing(&mut self, filter: &str) {
+        self.subscriptions.retain(|one| one.filter != filter);
+    }
+
+    /// Adds a delivery and checks what it says.
+    pub(super) fn deliver(
+        &mut self,
+        received: &Received<'_>,
+        publication: &Publication,
+    ) -> Result<(), Violation> {
+        let Received {
+            client, message, ..
+        } = *received;
+        self.deliveries += 1;
+        let asked = self
+            .asked
+            .iter()
+            .filter(|(filter, _)| filter_matches(filter, received.topic))
+            .map(|(_, &qos)| qos)
+            .max();
+        let Some(asked) = asked else {
+            let topic = received.topic.to_owned();
+            return Err(Violation::NotSubscribed {
+                client,
+                message,
+                topic,
+            });
+        };
+        let most = asked.min(publication.qos);
+        if received.qos > most {
+            return Err(Violation::QosTooHigh {
+                client,
+                message,
+                qos: received.qos,
+                most,
+            });
+        }
+        if received.retain {
+            return Ok(());
+        }
+        let deliveries = self.delivered.entry(message).or_default();
+        deliveries.all += 1;
+        deliveries.exactly_once += u32::from(received.qos == 2);
+        if deliveries.exactly_once > 1 || (publication.qos == 0 && deliveries.all > 1) {
+            return Err(Violation::Duplicated {
+                client,
+                message,
+                qos: publication.qos,
+            });
+        }
+        if deliveries.all == 1 && !publication.will {
+            return self.check_order(client, publication);
+        }
+        Ok(())
+    }
+
+    /// The publication was delivered if a subscription asked for it all the time.
+    pub(super) fn check_received(
+        &self,
+        client: ClientNumber,
+        publication: &Publication,
+    ) -> Result<(), Violation> {
+        let owed = self.subscriptions.iter().find(|one| {
+            one.granted > 0
+                && one.since < publication.sent_step
+                && filter_matches(&one.filter, &publication.topic)
+        });
+        match owed {
+            Some(subscription) if !self.delivered.contains_key(&publication.message) => {
+                Err(Violation::Missing {
+                    client,
+                    message: publication.message,
+                    topic: publication.topic.clone(),
+                    filter: subscription.filter.clone(),
+                    acknowledged: publication.acknowledged_ms.is_some(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) const fn deliveries(&self) -> u64 {
+        self.deliveries
+    }
+
+    fn check_order(
+        &mut self,
+        client: ClientNumber,
+        publication: &Publication,
+    ) -> Result<(), Violation> {
+        let sequence = (
+            publication.publisher,
+            publication.topic.clone(),
+            publication.qos,
+        );
+        let step = publication.sent_step;
+        let (newest, newest_message) = *self
+            .newest
+            .entry(sequence)
+            .or_insert((step, publication.message));
+        if step < newest {
+            return Err(Violation::OutOfOrder {
+                client,
+                message: publication.message,
+                after: newest_message,
+                topic: publication.topic.clone(),
+            });
+        }
+        let sequence = (
+            publication.publisher,
+            publication.topic.clone(),
+            publication.qos,
+        );
+        self.newest.insert(sequence, (step, publication.message));
+        Ok(())
+    }
+
+    /// The session is gone or may be: nothing is owed to it any more. What was asked for stays
+    /// until a CONNACK says that it is gone.
+    fn end(&mut self) {
+        self.subscriptions.clear();
+        self.delivered.clear();
+        self.newest.clear();
+    }
+}
+
+/// Whether a filter matches a topic, by the words of MQTT 5.0, 4.7.
+fn filter_matches(filter: &str, topic: &str) -> bool {
+    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
+        return false;
+    }
+    let mut filter_levels = filter.split('/');
+    let mut topic_levels = topic.split('/');
+    loop {
+        match (filter_levels.next(), topic_levels.next()) {
+            (Some("#"), _) | (None, None) => return true,
+            (Some("+"), Some(_)) => {}
+            (Some(wanted), Some(level)) if wanted == level => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::filter_matches;
+
+    #[test]
+    fn filters_match_as_the_standard_says() {
+        let cases = [
+            ("a/b", "a/b", true),
+            ("a/b", "a/b/c", false),
+            ("a/#", "a", true),
+            ("a/#", "a/b/c", true),
+            ("a/+", "a", false),
+            ("a/+", "a/", true),
+            ("+/+", "/x", true),
+            ("+", "/x", false),
+            ("#", "$SYS/x", false),
+            ("+/x", "$SYS/x", false),
+            ("$SYS/#", "$SYS/x", true),
+            ("a/+/c", "a/b/c", true),
+            ("a/+/c", "a/b/d", false),
+        ];
+        for (filter, topic, expected) in cases {
+            assert_eq!(filter_matches(filter, topic), expected, "{filter} {topic}");
+        }
+    }
+}
