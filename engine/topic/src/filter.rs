@@ -60,7 +60,7 @@ impl<'a> Filter<'a> {
         self.kind == FilterKind::Wildcard
     }
 
-    /// Whether the filter matches a topic; see [`crate::matches`].
+    /// Whether the filter matches a topic; see [`crate::matches()`].
     pub fn matches(&self, topic: TopicName<'_>) -> bool {
         crate::matches(self.text, topic.as_str())
     }

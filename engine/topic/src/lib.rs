@@ -2,7 +2,7 @@
 //!
 //! This crate answers one question: which filters does a topic match, and which shards care? It
 //! parses names and filters into checked types ([`TopicName`], [`Filter`]), has a naive matcher
-//! ([`matches`]) that serves as the definition, and the [`RoutingTable`]: one immutable snapshot
+//! ([`matches()`]) that serves as the definition, and the [`RoutingTable`]: one immutable snapshot
 //! per version that every shard shares, changed in batches by one [`Writer`].
 //!
 //! The crate is pure: no I/O, no clock, no randomness (a hash seed comes in as an argument), no
@@ -17,11 +17,15 @@
 mod change;
 mod error;
 mod filter;
+mod hamt;
+mod hash;
+mod heap;
 mod limits;
 mod matching;
 mod name;
 mod shard_set;
 mod table;
+mod trie;
 mod writer;
 
 pub use change::{Change, FilterEntry, FilterId, Match};

@@ -28,9 +28,42 @@ pub(crate) fn is_hidden(topic: &str) -> bool {
     topic.starts_with('$')
 }
 
+/// The level that begins at byte `at` and where the next one begins; `None` past the last level.
+pub(crate) fn next_level(text: &str, at: usize) -> Option<(&str, usize)> {
+    let rest = text.get(at..)?;
+    let len = rest
+        .bytes()
+        .position(|byte| byte == b'/')
+        .unwrap_or(rest.len());
+    Some((rest.get(..len)?, at + len + 1))
+}
+
+/// Whether the levels of `filter` from byte `filter_at` on match those of `topic` from byte
+/// `topic_at` on. An offset past the end stands for no level. Written apart from [`matches()`], which
+/// tests the table that uses it.
+pub(crate) fn matches_from(
+    filter: &str,
+    mut filter_at: usize,
+    topic: &str,
+    mut topic_at: usize,
+) -> bool {
+    loop {
+        match (next_level(filter, filter_at), next_level(topic, topic_at)) {
+            (Some(("#", _)), _) | (None, None) => return true,
+            (Some((wanted, filter_next)), Some((level, topic_next)))
+                if wanted == "+" || wanted == level =>
+            {
+                filter_at = filter_next;
+                topic_at = topic_next;
+            }
+            (Some(_) | None, Some(_)) | (Some(_), None) => return false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::{matches, next_level};
 
     #[track_caller]
     fn check(filter: &str, yes: &[&str], no: &[&str]) {
@@ -89,5 +122,18 @@ mod tests {
     fn nothing_is_normalized() {
         check("caf\u{e9}", &["caf\u{e9}"], &["cafe\u{301}", "caf\u{c9}"]);
         check("a ", &["a "], &["a"]);
+    }
+
+    #[test]
+    fn levels_are_walked_to_the_last() {
+        for text in ["a", "/", "a/b", "//", "a/", "/a", "\u{e9}/\u{1F600}"] {
+            let mut levels = Vec::new();
+            let mut at = 0;
+            while let Some((level, next)) = next_level(text, at) {
+                levels.push(level);
+                at = next;
+            }
+            assert_eq!(levels, text.split('/').collect::<Vec<_>>());
+        }
     }
 }

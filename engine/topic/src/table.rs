@@ -1,15 +1,27 @@
 //! The routing table: one immutable snapshot per version.
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
-use crate::{FilterEntry, Match, matches};
+use crate::hamt::{Branch, Entry, Key, Slot};
+use crate::hash::TextHasher;
+use crate::heap::{Heap, shared_len};
+use crate::trie::TrieNode;
+use crate::{FilterEntry, Match};
 
-/// All filters with subscribers, as of one version. Immutable; shared by all shards.
-#[derive(Clone, Debug, Default)]
+/// All filters with subscribers, as of one version. Immutable and shared by all shards: a look-up
+/// waits for nobody, and a snapshot stays as it is for as long as somebody holds it.
+///
+/// Exact filters are kept under the hash of their whole text, wildcard filters in a trie of
+/// levels. A version shares with the one before it everything but the paths that were changed.
+#[derive(Clone)]
 pub struct RoutingTable {
-    pub(crate) version: u64,
-    pub(crate) entries: BTreeMap<Arc<str>, FilterEntry>,
+    version: u64,
+    exact: Branch,
+    exact_count: usize,
+    wild: Arc<TrieNode>,
+    hasher: TextHasher,
+    heap: Heap,
 }
 
 impl RoutingTable {
@@ -19,34 +31,123 @@ impl RoutingTable {
     }
 
     /// Pushes every filter that matches `topic` (a valid topic name) onto `out`, in no particular
-    /// order. Does not clear `out`.
+    /// order, each once. Does not clear `out`. Allocates nothing but what `out` needs to grow.
     pub fn match_topic(&self, topic: &str, out: &mut Vec<Match>) {
-        for entry in self
-            .entries
-            .values()
-            .filter(|entry| matches(&entry.text, topic))
-        {
-            out.push(Match {
-                filter: entry.id,
-                online: entry.online,
-                queue: entry.queue,
-                text: Arc::clone(&entry.text),
-            });
+        if let Some(entry) = self.find_exact(topic) {
+            out.push(entry.to_match());
         }
+        self.wild.match_topic(topic, &self.hasher, out);
     }
 
-    /// The entry of one filter.
+    /// The entry of one filter (a valid one, without a share prefix).
     pub fn filter(&self, text: &str) -> Option<FilterEntry> {
-        self.entries.get(text).cloned()
+        self.find(text).map(Entry::to_filter_entry)
     }
 
     /// How many filters the table holds.
     pub fn filter_count(&self) -> usize {
-        self.entries.len()
+        self.exact_count + self.wild.count()
     }
 
-    /// Estimated bytes of heap memory that this snapshot holds.
+    /// How many of them have wildcards.
+    pub fn wildcard_count(&self) -> usize {
+        self.wild.count()
+    }
+
+    /// Estimated bytes of heap memory that this snapshot holds, texts included, as a common
+    /// allocator rounds them. Kept up to date by the writer, so this costs nothing. What several
+    /// snapshots share counts in each of them.
     pub fn memory(&self) -> usize {
-        self.entries.keys().map(|text| text.len() + 128).sum()
+        self.heap.bytes()
+    }
+
+    pub(crate) fn empty(hasher: TextHasher) -> Self {
+        let wild = Arc::<TrieNode>::default();
+        let mut heap = Heap::default();
+        heap.add(shared_len(size_of::<Self>()) + wild.heap_len());
+        Self {
+            version: 0,
+            exact: Branch::default(),
+            exact_count: 0,
+            wild,
+            hasher,
+            heap,
+        }
+    }
+
+    pub(crate) fn advance(&mut self) {
+        self.version += 1;
+    }
+
+    pub(crate) fn find(&self, text: &str) -> Option<&Entry> {
+        if is_wildcard(text) {
+            self.wild.find(text, &self.hasher)
+        } else {
+            self.find_exact(text)
+        }
+    }
+
+    /// Adds a filter that is not in the table.
+    pub(crate) fn insert(&mut self, mut entry: Entry) {
+        self.heap.add(shared_len(entry.text.len()));
+        if is_wildcard(&entry.text) {
+            return TrieNode::insert(&mut self.wild, entry, &self.hasher, &mut self.heap);
+        }
+        let text = Arc::clone(&entry.text);
+        entry.hash = self.hasher.hash(&text);
+        let key = Key::whole(&text, entry.hash);
+        *self.exact.place(&key, &mut self.heap) = Slot::Entry(entry);
+        self.exact_count += 1;
+    }
+
+    /// The entry of a filter that is in the table.
+    pub(crate) fn entry_mut(&mut self, text: &str) -> &mut Entry {
+        if is_wildcard(text) {
+            return TrieNode::entry_mut(&mut self.wild, text, &self.hasher, &mut self.heap);
+        }
+        let key = Key::whole(text, self.hasher.hash(text));
+        match self.exact.place(&key, &mut self.heap) {
+            Slot::Entry(entry) => entry,
+            Slot::Empty | Slot::Node(..) | Slot::Branch(_) => {
+                unreachable!("a key of the exact filters leads to an entry")
+            }
+        }
+    }
+
+    /// Removes a filter that is in the table.
+    pub(crate) fn remove(&mut self, text: &str) {
+        self.heap.sub(shared_len(text.len()));
+        if is_wildcard(text) {
+            return TrieNode::remove(&mut self.wild, text, &self.hasher, &mut self.heap);
+        }
+        let key = Key::whole(text, self.hasher.hash(text));
+        self.exact.remove(&key, &mut self.heap);
+        self.exact_count -= 1;
+    }
+
+    fn find_exact(&self, text: &str) -> Option<&Entry> {
+        match self.exact.find(&Key::whole(text, self.hasher.hash(text)))? {
+            Slot::Entry(entry) => Some(entry),
+            Slot::Empty | Slot::Node(..) | Slot::Branch(_) => None,
+        }
     }
 }
+
+impl fmt::Debug for RoutingTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RoutingTable")
+            .field("version", &self.version)
+            .field("filters", &self.filter_count())
+            .field("memory", &self.memory())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a valid filter has wildcards.
+fn is_wildcard(filter: &str) -> bool {
+    filter.bytes().any(|byte| byte == b'+' || byte == b'#')
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;
