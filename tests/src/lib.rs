@@ -21,3 +21,5 @@ pub mod history;
 mod interop;
 #[cfg(test)]
 mod node;
+#[cfg(test)]
+mod tidy;
