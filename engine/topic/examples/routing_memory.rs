@@ -1,6 +1,7 @@
 //! Measures the routing table: bytes per filter, updates/s and ns per match for a million exact
-//! filters, a million `dev/<id>/#`, and half a million devices with two wildcard filters. Resident memory is read from `/proc/self/statm`, beside the
-//! table's own estimate. Run: `cargo run --release -p engine-topic --example routing_memory`.
+//! filters, a million `dev/<id>/#`, and half a million devices with two wildcard filters each.
+//! Resident memory comes from `/proc/self/statm`, beside the table's own estimate.
+//! Run: `cargo run --release -p engine-topic --example routing_memory`.
 
 #![expect(
     clippy::disallowed_methods,
