@@ -39,8 +39,8 @@ pub(crate) fn next_level(text: &str, at: usize) -> Option<(&str, usize)> {
 }
 
 /// Whether the levels of `filter` from byte `filter_at` on match those of `topic` from byte
-/// `topic_at` on. An offset past the end stands for no level. Written apart from [`matches()`], which
-/// tests the table that uses it.
+/// `topic_at` on. An offset past the end stands for no level. Written apart from [`matches()`],
+/// which tests the table that uses it.
 pub(crate) fn matches_from(
     filter: &str,
     mut filter_at: usize,

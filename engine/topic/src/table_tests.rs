@@ -370,6 +370,24 @@ fn all_combinations_of_plus_match() {
     check_shape(&table);
 }
 
+/// A node waits at every depth of the deepest chain: the walk still needs no heap (asserted where
+/// it ends).
+#[test]
+fn the_deepest_walk_needs_no_heap() {
+    let filters = (0..crate::LEVELS_MAX - 1).flat_map(|depth| {
+        let path = "a/".repeat(depth);
+        [
+            on(&format!("{path}+/x")),
+            on(&format!("{path}+/y")),
+            on(&format!("{path}+/#")),
+        ]
+    });
+    let mut writer = Writer::new();
+    let table = writer.apply(&filters.collect::<Vec<_>>());
+    let topic = format!("{}x", "a/".repeat(crate::LEVELS_MAX - 1));
+    assert_eq!(matching(&table, &topic).len(), crate::LEVELS_MAX);
+}
+
 #[test]
 #[should_panic(expected = "257 levels")]
 fn a_filter_beyond_the_hard_limit_is_refused() {

@@ -196,6 +196,7 @@ impl TrieNode {
         while let Some(next) = walk.pending.pop() {
             walk.visit(&next);
         }
+        debug_assert!(!walk.pending.spilled(), "more than {LEVELS_MAX} nodes wait");
     }
 
     /// Filters in the trie.
