@@ -2,8 +2,20 @@
 //! inbound QoS 2 packet ids are open, where it stands in every log, and how all of that is stored.
 //!
 //! It does no I/O and reads no clock. `engine/shard` feeds it and acts on what it answers.
+
 mod address;
 mod message;
+mod progress;
+mod session;
+mod subscription;
+mod will;
+mod window;
 pub mod wire;
+
 pub use address::{Address, LogId, LogOffset, Now};
 pub use message::{Body, BodyError, Message, NO_EXPIRY};
+pub use progress::{Behind, Place, Progress};
+pub use session::{NEVER, Session, SessionRecord};
+pub use subscription::{Grant, Ids, Subscription, Subscriptions, is_wildcard};
+pub use will::Will;
+pub use window::{Delivery, Opening, Phase, Window};

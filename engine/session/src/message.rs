@@ -88,7 +88,10 @@ impl fmt::Display for BodyError {
                 write!(f, "message body has {got} bytes, its parts need {expected}")
             }
             Self::Version { got } => {
-                write!(f, "message body has version {got}, this build reads {VERSION}")
+                write!(
+                    f,
+                    "message body has version {got}, this build reads {VERSION}"
+                )
             }
             Self::Topic => write!(f, "message body has a topic that is not UTF-8"),
         }
@@ -104,9 +107,7 @@ impl<'a> Body<'a> {
     /// When the topic is longer than 65,535 bytes or the properties than 4 GiB: the codec admits neither.
     #[expect(clippy::expect_used, reason = "Invariant: MQTT bounds both lengths")]
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.reserve(
-            HEADER_LEN + self.topic.len() + self.properties.len() + self.payload.len(),
-        );
+        out.reserve(HEADER_LEN + self.topic.len() + self.properties.len() + self.payload.len());
         out.push(VERSION);
         out.push(0);
         let topic_len = u16::try_from(self.topic.len()).expect("topic of at most 65,535 bytes");
@@ -125,10 +126,35 @@ impl<'a> Body<'a> {
     /// # Errors
     /// [`BodyError`] when the bytes are not a body.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, BodyError> {
-        let short = |expected| BodyError::Short { expected, got: bytes.len() };
-        let (header, rest) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(short(HEADER_LEN))?;
-        let [version, _, t0, t1, p0, p1, p2, p3, m0, m1, m2, m3, m4, m5, m6, m7, e0, e1, e2, e3] =
-            *header;
+        let short = |expected| BodyError::Short {
+            expected,
+            got: bytes.len(),
+        };
+        let (header, rest) = bytes
+            .split_first_chunk::<HEADER_LEN>()
+            .ok_or(short(HEADER_LEN))?;
+        let [
+            version,
+            _,
+            t0,
+            t1,
+            p0,
+            p1,
+            p2,
+            p3,
+            m0,
+            m1,
+            m2,
+            m3,
+            m4,
+            m5,
+            m6,
+            m7,
+            e0,
+            e1,
+            e2,
+            e3,
+        ] = *header;
         if version != VERSION {
             return Err(BodyError::Version { got: version });
         }

@@ -61,14 +61,21 @@ impl<'a> Fields<'a> {
     /// A reader of `bytes`; `what` names the value in errors.
     #[must_use]
     pub const fn new(what: &'static str, bytes: &'a [u8]) -> Self {
-        Self { what, total: bytes.len(), rest: bytes }
+        Self {
+            what,
+            total: bytes.len(),
+            rest: bytes,
+        }
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], ValueError> {
         let (head, rest) = self
             .rest
             .split_first_chunk::<N>()
-            .ok_or(ValueError::Short { what: self.what, got: self.total })?;
+            .ok_or(ValueError::Short {
+                what: self.what,
+                got: self.total,
+            })?;
         self.rest = rest;
         Ok(*head)
     }
@@ -102,7 +109,10 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// [`ValueError::Short`].
     pub fn address(&mut self) -> Result<Address, ValueError> {
-        Ok(Address { log: LogId(self.u32()?), offset: LogOffset(self.u64()?) })
+        Ok(Address {
+            log: LogId(self.u32()?),
+            offset: LogOffset(self.u64()?),
+        })
     }
 
     /// A count `u16` and as many offsets, one per log.
@@ -129,10 +139,10 @@ impl<'a> Fields<'a> {
     /// [`ValueError::Short`].
     pub fn bytes(&mut self) -> Result<&'a [u8], ValueError> {
         let len = self.u32()? as usize;
-        let (head, rest) = self
-            .rest
-            .split_at_checked(len)
-            .ok_or(ValueError::Short { what: self.what, got: self.total })?;
+        let (head, rest) = self.rest.split_at_checked(len).ok_or(ValueError::Short {
+            what: self.what,
+            got: self.total,
+        })?;
         self.rest = rest;
         Ok(head)
     }
@@ -152,7 +162,10 @@ impl<'a> Fields<'a> {
         if self.rest.is_empty() {
             return Ok(());
         }
-        Err(ValueError::Trailing { what: self.what, extra: self.rest.len() })
+        Err(ValueError::Trailing {
+            what: self.what,
+            extra: self.rest.len(),
+        })
     }
 }
 
@@ -188,7 +201,10 @@ pub fn put_ids(out: &mut Vec<u8>, ids: &[u32]) {
 ///
 /// # Panics
 /// With 4 GiB or more: no value is that long.
-#[expect(clippy::expect_used, reason = "Invariant: values are bounded by the packet size")]
+#[expect(
+    clippy::expect_used,
+    reason = "Invariant: values are bounded by the packet size"
+)]
 pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     let len = u32::try_from(bytes.len()).expect("below 4 GiB");
     out.extend_from_slice(&len.to_le_bytes());

@@ -1,12 +1,53 @@
-//! One shard's machine: sessions, routing, lanes, notify and push over store events. Being built; this page fixes how it is driven.
+//! One shard's machine: it joins sessions, routing, lanes, notify events and push over a store.
+//! Pure: events and the time go in, bytes and batches come out; no socket, file, clock or thread.
 //!
 //! One turn, by the server and by the simulator alike:
 //! 1. feed inputs, in any order: [`Shard::connected`], [`Shard::received`], [`Shard::disconnected`],
-//!    [`Shard::mesh`], [`Shard::read_done`], [`Shard::committed`] (after the store's durable watermark moved), [`Shard::tick`];
+//!    [`Shard::mesh`], [`Shard::read_done`], [`Shard::committed`] (after the store's durable
+//!    watermark moved), [`Shard::tick`];
 //! 2. [`Shard::end_turn`] once;
-//! 3. start a commit of the store; drain [`Shard::poll_transmit`] to the sockets (and report each connection's
-//!    unsent bytes by [`Shard::transmitted`]) and [`Shard::poll_mesh`] for each peer that has room.
+//! 3. start a commit of the store; drain [`Shard::poll_transmit`] to the sockets (and report each
+//!    connection's unsent bytes by [`Shard::transmitted`]) and [`Shard::poll_mesh`] for each peer
+//!    that has room.
 //!
-//! `Shard<S: Store>` is not stored with its store: every input takes `&mut S`.
+//! Where to look: `publish` (inbound messages), `waits` (what an acknowledgement waits for),
+//! `deliver` and `catch_up` (outbound, live and behind), `acknowledge` and `resend`, `subscribe`,
+//! `connect`, `end`, `retained`, `persist` and `restore` (the state store), `mesh`, `lanes`,
+//! `barrier`, `routing` (between shards).
+
+mod acknowledge;
+mod barrier;
+mod catch_up;
+mod client;
+mod config;
+mod connect;
+mod counters;
+mod deliver;
+mod end;
+mod interest;
+mod lanes;
+mod mesh;
+mod packets;
+mod persist;
 mod port;
+mod publish;
+mod reads;
+mod reply;
+mod resend;
+mod restore;
+mod retained;
+mod routing;
+mod shard;
+mod slab;
+mod state;
+mod subscribe;
+mod waits;
+mod wheel;
+
+pub use config::{ShardConfig, home_shard};
+pub use counters::{Counters, Kind};
+pub use engine_session::{Address, LogId, LogOffset, Message, Now};
 pub use port::*;
+pub use restore::RestoreError;
+pub use shard::Shard;
+pub use state::{read_retained, retained_change};

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use engine_mqtt::QoS;
-use engine_session::{LogId, LogOffset, Message};
+use engine_session::{Address, LogId, LogOffset, Message};
 use engine_topic::RoutingTable;
 
 /// A shard's index within its node, below the shard count (at most 64).
@@ -176,6 +176,10 @@ pub trait Store {
     fn append(&mut self, record: &NewRecord<'_>) -> Appended;
     /// A publication from the in-memory tail; always there for one that has just become durable.
     fn message(&self, at: LogOffset) -> Option<Message>;
+    /// Takes a change of state that follows from a durable record of any log (a retained message, at
+    /// its topic's owner): it goes to the state store, not to this shard's log. What is applied from
+    /// a log up to which offset is told by `Shard::positions`.
+    fn apply(&mut self, from: Address, change: Change);
     /// Starts a read; the driver passes the answer to `Shard::read_done`, in the same turn or later.
     fn read(&mut self, token: ReadToken, request: ReadRequest);
 }
@@ -198,13 +202,6 @@ pub struct Route {
     pub filters: Vec<(ShardId, Vec<engine_topic::FilterId>)>,
     /// The queues that get an entry in the publisher's log.
     pub queues: Vec<QueueId>,
-}
-
-/// A retained message at its owner.
-#[derive(Clone, Debug)]
-pub struct Retained {
-    /// The message; its address tells which log it came from.
-    pub message: Message,
 }
 
 /// What one shard tells another. Everything from one shard to another travels on one FIFO.
@@ -274,19 +271,8 @@ pub enum MeshMessage {
     Retain(Message),
     /// The owner has applied all retained publications of your log below this offset.
     RetainApplied(LogOffset),
-    /// Read retained messages that match a filter, once you have applied every log up to the cuts.
-    RetainedRead {
-        /// Brought back by the answer.
-        token: u64,
-        /// The filter.
-        filter: Arc<str>,
-        /// By log: a retained message at or above its log's cut is left out.
-        cuts: Arc<[LogOffset]>,
-        /// Go on behind this topic.
-        after: Option<Arc<str>>,
-        /// The most messages to return.
-        limit: usize,
-    },
+    /// Read retained messages that match a filter.
+    RetainedRead(RetainedRead),
     /// Answer to `RetainedRead`.
     RetainedPage {
         /// The token of the request.
@@ -296,6 +282,22 @@ pub enum MeshMessage {
         /// Where to go on, if more remain.
         more: Option<Arc<str>>,
     },
+}
+
+/// A read of one owner's retained messages, to be served once the owner has applied every log up to
+/// the cuts.
+#[derive(Clone, Debug)]
+pub struct RetainedRead {
+    /// Brought back by the answer.
+    pub token: u64,
+    /// The filter.
+    pub filter: Arc<str>,
+    /// By log: a retained message at or above its log's cut is left out, its live record brings it.
+    pub cuts: Arc<[LogOffset]>,
+    /// Go on behind this topic.
+    pub after: Option<Arc<str>>,
+    /// The most messages to return.
+    pub limit: usize,
 }
 
 /// What one shard sends to another in one turn.

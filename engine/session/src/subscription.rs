@@ -1,0 +1,266 @@
+//! What a session subscribed to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use engine_mqtt::QoS;
+use engine_topic::{FilterId, matches};
+use smallvec::SmallVec;
+
+use crate::address::{Address, LogOffset};
+use crate::wire::{Fields, ValueError, put_offsets};
+
+/// Subscription identifiers of one delivery, in the order of the filters.
+pub type Ids = SmallVec<[u32; 2]>;
+
+/// One subscription.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Subscription {
+    /// The topic filter.
+    pub filter: Arc<str>,
+    /// The filter's id in this boot's routing table; `None` while the session is offline.
+    pub filter_id: Option<FilterId>,
+    /// The granted QoS.
+    pub qos: QoS,
+    /// Publications of the same session are not delivered.
+    pub no_local: bool,
+    /// The RETAIN flag is passed on as published.
+    pub retain_as_published: bool,
+    /// The subscription identifier.
+    pub id: Option<u32>,
+    /// By log: the subscription begins here.
+    pub cuts: Arc<[LogOffset]>,
+}
+
+impl Subscription {
+    /// Whether a record at this address is behind the subscription's cut.
+    #[must_use]
+    pub fn covers(&self, at: Address) -> bool {
+        let cut = self
+            .cuts
+            .get(at.log.0 as usize)
+            .copied()
+            .unwrap_or(LogOffset::ZERO);
+        at.offset >= cut
+    }
+
+    /// The stored value: version 1 | qos | flags (1 no local, 2 retain as published) | id `u32`
+    /// (0: none) | cuts.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let flags = u8::from(self.no_local) | (u8::from(self.retain_as_published) << 1);
+        let mut out = vec![1, self.qos as u8, flags];
+        out.extend_from_slice(&self.id.unwrap_or(0).to_le_bytes());
+        put_offsets(&mut out, &self.cuts);
+        out
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`ValueError`] when the value is not one.
+    pub fn decode(filter: &str, value: &[u8]) -> Result<Self, ValueError> {
+        let mut fields = Fields::new("subscription", value);
+        version(&mut fields, "subscription version")?;
+        let qos = qos(fields.u8()?)?;
+        let flags = fields.u8()?;
+        let id = fields.u32()?;
+        let cuts = fields.offsets()?;
+        fields.end()?;
+        Ok(Self {
+            filter: Arc::from(filter),
+            filter_id: None,
+            qos,
+            no_local: flags & 1 != 0,
+            retain_as_published: flags & 2 != 0,
+            id: (id != 0).then_some(id),
+            cuts: cuts.into(),
+        })
+    }
+}
+
+pub(crate) fn version(fields: &mut Fields<'_>, what: &'static str) -> Result<(), ValueError> {
+    match fields.u8()? {
+        1 => Ok(()),
+        got => Err(ValueError::Unknown {
+            what,
+            got: u64::from(got),
+        }),
+    }
+}
+
+pub(crate) fn qos(value: u8) -> Result<QoS, ValueError> {
+    match value {
+        0 => Ok(QoS::AtMostOnce),
+        1 => Ok(QoS::AtLeastOnce),
+        2 => Ok(QoS::ExactlyOnce),
+        got => Err(ValueError::Unknown {
+            what: "QoS",
+            got: u64::from(got),
+        }),
+    }
+}
+
+/// How a session wants one publication: the union of all its subscriptions that match.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Grant {
+    /// The highest granted QoS.
+    pub qos: QoS,
+    /// Whether any of them asked for the RETAIN flag as published.
+    pub retain_as_published: bool,
+    /// Their identifiers.
+    pub ids: Ids,
+}
+
+impl Grant {
+    /// Adds one matching subscription to what was found so far.
+    pub fn add(found: &mut Option<Self>, subscription: &Subscription) {
+        let grant = found.get_or_insert_with(|| Self {
+            qos: QoS::AtMostOnce,
+            retain_as_published: false,
+            ids: Ids::new(),
+        });
+        grant.qos = grant.qos.max(subscription.qos);
+        grant.retain_as_published |= subscription.retain_as_published;
+        grant.ids.extend(subscription.id);
+    }
+}
+
+/// All subscriptions of a session.
+#[derive(Default, Debug)]
+pub struct Subscriptions {
+    exact: BTreeMap<Arc<str>, Arc<Subscription>>,
+    wildcard: BTreeMap<Arc<str>, Arc<Subscription>>,
+}
+
+/// Whether a filter has wildcards.
+#[must_use]
+pub fn is_wildcard(filter: &str) -> bool {
+    filter.contains(['+', '#'])
+}
+
+impl Subscriptions {
+    /// None.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            exact: BTreeMap::new(),
+            wildcard: BTreeMap::new(),
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.exact.len() + self.wildcard.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The subscription to exactly this filter.
+    #[must_use]
+    pub fn find(&self, filter: &str) -> Option<&Arc<Subscription>> {
+        self.exact.get(filter).or_else(|| self.wildcard.get(filter))
+    }
+
+    /// Adds or replaces a subscription; returns the one replaced.
+    pub fn insert(&mut self, subscription: Arc<Subscription>) -> Option<Arc<Subscription>> {
+        let map = if is_wildcard(&subscription.filter) {
+            &mut self.wildcard
+        } else {
+            &mut self.exact
+        };
+        map.insert(Arc::clone(&subscription.filter), subscription)
+    }
+
+    /// Removes the subscription to exactly this filter.
+    pub fn remove(&mut self, filter: &str) -> Option<Arc<Subscription>> {
+        self.exact
+            .remove(filter)
+            .or_else(|| self.wildcard.remove(filter))
+    }
+
+    /// All of them, exact ones first.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Subscription>> {
+        self.exact.values().chain(self.wildcard.values())
+    }
+
+    /// How this session wants a publication; `None`: not at all. One record is matched once against
+    /// all filters [MQTT-3.3.4-2].
+    #[must_use]
+    pub fn grant(&self, session: u64, topic: &str, at: Address, publisher: u64) -> Option<Grant> {
+        let mut found = None;
+        let exact = self.exact.get(topic).into_iter();
+        let wildcard = self.wildcard.values().filter(|s| matches(&s.filter, topic));
+        for subscription in exact.chain(wildcard) {
+            let own = subscription.no_local && publisher == session;
+            if subscription.covers(at) && !own {
+                Grant::add(&mut found, subscription);
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::LogId;
+
+    fn subscription(filter: &str, qos: QoS, id: u32, cut: u64) -> Arc<Subscription> {
+        Arc::new(Subscription {
+            filter: filter.into(),
+            filter_id: None,
+            qos,
+            no_local: id == 9,
+            retain_as_published: id == 8,
+            id: (id != 0).then_some(id),
+            cuts: vec![LogOffset(cut)].into(),
+        })
+    }
+
+    fn at(offset: u64) -> Address {
+        Address {
+            log: LogId(0),
+            offset: LogOffset(offset),
+        }
+    }
+
+    #[test]
+    fn overlapping_filters_give_one_grant() {
+        let mut all = Subscriptions::default();
+        all.insert(subscription("a/b", QoS::AtMostOnce, 1, 0));
+        all.insert(subscription("a/+", QoS::ExactlyOnce, 2, 0));
+        all.insert(subscription("#", QoS::AtLeastOnce, 3, 50));
+        all.insert(subscription("c", QoS::ExactlyOnce, 4, 0));
+        let grant = all.grant(7, "a/b", at(10), 1).expect("it matches");
+        assert_eq!(grant.qos, QoS::ExactlyOnce);
+        assert_eq!(grant.ids.as_slice(), &[1, 2], "`#` begins later");
+        assert!(all.grant(7, "x", at(10), 1).is_none());
+        assert!(all.grant(7, "x", at(50), 1).is_some());
+    }
+
+    #[test]
+    fn no_local_hides_own_publications() {
+        let mut all = Subscriptions::default();
+        all.insert(subscription("a", QoS::AtLeastOnce, 9, 0));
+        assert!(all.grant(7, "a", at(1), 7).is_none());
+        assert!(all.grant(7, "a", at(1), 8).is_some());
+    }
+
+    #[test]
+    fn a_subscription_round_trips() {
+        for id in [0, 8, 9] {
+            let one = subscription("a/#", QoS::AtLeastOnce, id, 77);
+            assert_eq!(
+                Subscription::decode("a/#", &one.encode()).as_ref(),
+                Ok(&*one)
+            );
+        }
+        assert!(Subscription::decode("a", &[2]).is_err(), "a later version");
+    }
+}

@@ -1,0 +1,301 @@
+//! What is in flight to a client: QoS 1 and 2 deliveries between PUBLISH and their last
+//! acknowledgement, in the order they were sent.
+
+use std::collections::VecDeque;
+
+use engine_mqtt::QoS;
+
+use crate::address::Address;
+use crate::subscription::{Ids, qos, version};
+use crate::wire::{Fields, ValueError, put_address, put_ids};
+
+/// How far a delivery has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Phase {
+    /// The packet id's mapping is not durable yet (QoS 2 of a durable session): not sent.
+    Mapping = 0,
+    /// PUBLISH is to be acknowledged.
+    Publish = 1,
+    /// PUBREC came; PUBREL waits until that is durable (QoS 2).
+    Received = 2,
+    /// PUBREL is to be answered by PUBCOMP (QoS 2).
+    Released = 3,
+}
+
+/// One delivery.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Delivery {
+    /// Its packet id, never 0.
+    pub packet_id: u16,
+    /// Its place in the order of this session's deliveries.
+    pub sequence: u64,
+    /// The record.
+    pub address: Address,
+    /// The QoS it is delivered with: 1 or 2.
+    pub qos: QoS,
+    /// How far it is.
+    pub phase: Phase,
+    /// The RETAIN flag.
+    pub retain: bool,
+    /// It has been sent, on this connection or on an earlier one: next time with DUP.
+    pub sent: bool,
+    /// Subscription identifiers.
+    pub ids: Ids,
+}
+
+impl Delivery {
+    /// Appends the stored form: version 1 | packet id `u16` | sequence `u64` | address | qos | phase
+    /// | flags (1 retain, 2 sent) | identifiers.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(1);
+        out.extend_from_slice(&self.packet_id.to_le_bytes());
+        out.extend_from_slice(&self.sequence.to_le_bytes());
+        put_address(out, self.address);
+        out.push(self.qos as u8);
+        out.push(self.phase as u8);
+        out.push(u8::from(self.retain) | (u8::from(self.sent) << 1));
+        put_ids(out, &self.ids);
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`ValueError`] when the fields are not one.
+    pub fn decode(fields: &mut Fields<'_>) -> Result<Self, ValueError> {
+        version(fields, "delivery version")?;
+        let packet_id = fields.u16()?;
+        let sequence = fields.u64()?;
+        let address = fields.address()?;
+        let qos = qos(fields.u8()?)?;
+        let phase = match fields.u8()? {
+            0 => Phase::Mapping,
+            1 => Phase::Publish,
+            2 => Phase::Received,
+            3 => Phase::Released,
+            got => {
+                return Err(ValueError::Unknown {
+                    what: "phase",
+                    got: u64::from(got),
+                });
+            }
+        };
+        let flags = fields.u8()?;
+        let ids = fields.ids()?;
+        let (retain, sent) = (flags & 1 != 0, flags & 2 != 0);
+        Ok(Self {
+            packet_id,
+            sequence,
+            address,
+            qos,
+            phase,
+            retain,
+            sent,
+            ids,
+        })
+    }
+}
+
+/// The deliveries in flight of one session, at most `limit`.
+#[derive(Debug)]
+pub struct Window {
+    deliveries: VecDeque<Delivery>,
+    limit: u16,
+    last_packet_id: u16,
+    next_sequence: u64,
+}
+
+impl Window {
+    /// An empty window.
+    #[must_use]
+    pub const fn new(limit: u16) -> Self {
+        Self {
+            deliveries: VecDeque::new(),
+            limit,
+            last_packet_id: 0,
+            next_sequence: 1,
+        }
+    }
+
+    /// How many are in flight.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.deliveries.len()
+    }
+
+    /// Whether nothing is in flight.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.deliveries.is_empty()
+    }
+
+    /// How many more may be opened.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        usize::from(self.limit).saturating_sub(self.deliveries.len())
+    }
+
+    /// How many may be in flight.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        usize::from(self.limit)
+    }
+
+    /// Sets the limit: the smaller one of ours and the client's Receive Maximum [MQTT-3.3.4-9].
+    pub const fn set_limit(&mut self, limit: u16) {
+        self.limit = limit;
+    }
+
+    /// The deliveries, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Delivery> {
+        self.deliveries.iter()
+    }
+
+    /// Whether the record is in flight.
+    #[must_use]
+    pub fn contains(&self, address: Address) -> bool {
+        self.deliveries
+            .iter()
+            .any(|delivery| delivery.address == address)
+    }
+
+    /// Opens a delivery with a packet id that is not in use.
+    ///
+    /// # Panics
+    /// When the window has no room: the caller asks first.
+    pub fn open(&mut self, new: Opening) -> &mut Delivery {
+        assert!(self.room() > 0, "a delivery into a full window");
+        let packet_id = self.free_packet_id();
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        let Opening {
+            address,
+            qos,
+            phase,
+            retain,
+            ids,
+        } = new;
+        let delivery = Delivery {
+            packet_id,
+            sequence,
+            address,
+            qos,
+            phase,
+            retain,
+            sent: false,
+            ids,
+        };
+        self.deliveries.push_back(delivery);
+        let last = self.deliveries.len() - 1;
+        #[expect(clippy::indexing_slicing, reason = "just pushed")]
+        &mut self.deliveries[last]
+    }
+
+    fn free_packet_id(&mut self) -> u16 {
+        loop {
+            self.last_packet_id = self.last_packet_id.checked_add(1).unwrap_or(1);
+            let id = self.last_packet_id;
+            if !self
+                .deliveries
+                .iter()
+                .any(|delivery| delivery.packet_id == id)
+            {
+                return id;
+            }
+        }
+    }
+
+    /// Puts back a delivery read from the state store; in any order.
+    pub fn restore(&mut self, delivery: Delivery) {
+        self.next_sequence = self.next_sequence.max(delivery.sequence + 1);
+        self.last_packet_id = self.last_packet_id.max(delivery.packet_id);
+        let at = self
+            .deliveries
+            .partition_point(|one| one.sequence < delivery.sequence);
+        self.deliveries.insert(at, delivery);
+    }
+
+    /// The delivery with this packet id.
+    pub fn find(&mut self, packet_id: u16) -> Option<&mut Delivery> {
+        self.deliveries
+            .iter_mut()
+            .find(|delivery| delivery.packet_id == packet_id)
+    }
+
+    /// Ends the delivery with this packet id.
+    pub fn close(&mut self, packet_id: u16) -> Option<Delivery> {
+        let at = self
+            .deliveries
+            .iter()
+            .position(|delivery| delivery.packet_id == packet_id)?;
+        self.deliveries.remove(at)
+    }
+}
+
+/// What a new delivery is about.
+#[derive(Debug)]
+pub struct Opening {
+    /// The record.
+    pub address: Address,
+    /// 1 or 2.
+    pub qos: QoS,
+    /// [`Phase::Mapping`] or [`Phase::Publish`].
+    pub phase: Phase,
+    /// The RETAIN flag.
+    pub retain: bool,
+    /// Subscription identifiers.
+    pub ids: Ids,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opening(offset: u64) -> Opening {
+        let address = Address {
+            offset: crate::LogOffset(offset),
+            ..Address::default()
+        };
+        let qos = QoS::ExactlyOnce;
+        Opening {
+            address,
+            qos,
+            phase: Phase::Publish,
+            retain: offset == 2,
+            ids: Ids::from([7, 9]),
+        }
+    }
+
+    #[test]
+    fn packet_ids_are_unique_and_never_zero() {
+        let mut window = Window::new(4);
+        window.last_packet_id = 65_534;
+        let ids: Vec<u16> = (0..4).map(|n| window.open(opening(n)).packet_id).collect();
+        assert_eq!(ids, [65_535, 1, 2, 3]);
+        assert_eq!(window.room(), 0);
+        assert!(window.close(1).is_some());
+        window.last_packet_id = 65_534;
+        assert_eq!(window.open(opening(9)).packet_id, 1, "65,535 is in use");
+    }
+
+    #[test]
+    fn deliveries_come_back_in_order() {
+        let mut window = Window::new(10);
+        let mut stored: Vec<Delivery> = (0..3).map(|n| window.open(opening(n)).clone()).collect();
+        stored.reverse();
+        let mut again = Window::new(10);
+        for delivery in stored {
+            let mut bytes = Vec::new();
+            delivery.encode(&mut bytes);
+            let mut fields = Fields::new("delivery", &bytes);
+            let read = Delivery::decode(&mut fields).expect("it was encoded here");
+            assert_eq!(read, delivery);
+            again.restore(read);
+        }
+        assert_eq!(
+            again.iter().map(|d| d.address.offset.0).collect::<Vec<_>>(),
+            [0, 1, 2]
+        );
+        assert_eq!(again.open(opening(5)).sequence, 4);
+    }
+}

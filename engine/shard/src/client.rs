@@ -1,0 +1,155 @@
+//! A session as its shard holds it, and a connection.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use engine_mqtt::Version;
+use engine_session::{Address, Message, Session, Will};
+
+use crate::port::ConnectionId;
+
+/// Names a session over time: an index may be used again, a session id never is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct ClientKey {
+    pub(crate) index: u32,
+    pub(crate) session: u64,
+}
+
+/// A session with what it needs while messages are on their way.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) session: Session,
+    pub(crate) connection: Option<ConnectionId>,
+    /// Reasons not to send new publications now: retained messages or a resend come first.
+    pub(crate) holds: u16,
+    /// QoS 0 publications that wait for the holds to end.
+    pub(crate) held: VecDeque<Message>,
+    pub(crate) held_bytes: usize,
+    /// In flight from an earlier connection, to be sent again in order.
+    pub(crate) resend: VecDeque<(u16, Option<Message>)>,
+    /// Reads of what is to be sent again.
+    pub(crate) resend_reads: BTreeSet<u64>,
+    /// What they brought.
+    pub(crate) fetched: BTreeMap<Address, Message>,
+    /// Retained messages to be delivered, first come first served.
+    pub(crate) retained: VecDeque<RetainedJob>,
+    /// It is in the queue of sessions to pump.
+    pub(crate) queued: bool,
+    /// The will of the present connection.
+    pub(crate) will: Option<Will>,
+    /// When an offline session ends, monotonic milliseconds.
+    pub(crate) expires_ms: u64,
+}
+
+impl Client {
+    pub(crate) const fn new(session: Session) -> Self {
+        Self {
+            session,
+            connection: None,
+            holds: 0,
+            held: VecDeque::new(),
+            held_bytes: 0,
+            resend: VecDeque::new(),
+            resend_reads: BTreeSet::new(),
+            fetched: BTreeMap::new(),
+            retained: VecDeque::new(),
+            queued: false,
+            will: None,
+            expires_ms: u64::MAX,
+        }
+    }
+}
+
+/// The retained messages of one new subscription.
+#[derive(Debug)]
+pub(crate) struct RetainedJob {
+    pub(crate) subscription: std::sync::Arc<engine_session::Subscription>,
+    /// The owner that is being read.
+    pub(crate) owner: u8,
+    /// Whether only that owner can have matches: an exact filter.
+    pub(crate) single: bool,
+    /// Go on behind this topic.
+    pub(crate) after: Option<std::sync::Arc<str>>,
+    /// Messages that were read and not sent.
+    pub(crate) page: VecDeque<Message>,
+    /// By log: what is retained below comes from the owners, what is above comes live.
+    pub(crate) cuts: std::sync::Arc<[engine_session::LogOffset]>,
+    /// The outstanding read.
+    pub(crate) reading: Option<u64>,
+    /// SUBACK has been sent.
+    pub(crate) started: bool,
+    /// Every owner has been read to its end.
+    pub(crate) finished: bool,
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stage {
+    /// Nothing came yet.
+    Fresh,
+    /// CONNECT came, CONNACK waits until everything it promises is durable.
+    Opening,
+    /// CONNACK is sent.
+    Open,
+}
+
+/// A client's connection. Idle, it owns no buffer.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) stage: Stage,
+    pub(crate) version: Version,
+    pub(crate) client: Option<u32>,
+    /// Bytes to send at the end of the turn.
+    pub(crate) output: Vec<u8>,
+    /// It is in the list of connections with output.
+    pub(crate) queued: bool,
+    /// Bytes that the driver holds because the socket did not take them.
+    pub(crate) backlog: usize,
+    /// Bytes that came between CONNECT and CONNACK.
+    pub(crate) stalled: Vec<u8>,
+    /// One and a half times the keep-alive interval; 0: none.
+    pub(crate) keep_alive_ms: u64,
+    pub(crate) last_ms: u64,
+    /// The client's Maximum Packet Size.
+    pub(crate) packet_bytes_max: usize,
+    /// Inbound QoS 1/2 publications without their last acknowledgement.
+    pub(crate) receiving: u16,
+    /// SUBSCRIBE and UNSUBSCRIBE packets that wait for an answer.
+    pub(crate) subscribing: u16,
+    /// What the CONNACK will say.
+    pub(crate) greeting: Option<Box<Greeting>>,
+}
+
+/// What a CONNACK says.
+#[derive(Debug)]
+pub(crate) struct Greeting {
+    pub(crate) session_present: bool,
+    pub(crate) assigned_client_id: Option<String>,
+    pub(crate) expiry_s: Option<u32>,
+    /// How many of the two conditions (durable, routed) are still open.
+    pub(crate) waits: u8,
+}
+
+impl Connection {
+    pub(crate) const fn new(now_ms: u64) -> Self {
+        Self {
+            stage: Stage::Fresh,
+            version: Version::V311,
+            client: None,
+            output: Vec::new(),
+            queued: false,
+            backlog: 0,
+            stalled: Vec::new(),
+            keep_alive_ms: 0,
+            last_ms: now_ms,
+            packet_bytes_max: usize::MAX,
+            receiving: 0,
+            subscribing: 0,
+            greeting: None,
+        }
+    }
+
+    /// Unsent bytes.
+    pub(crate) const fn unsent(&self) -> usize {
+        self.output.len() + self.backlog
+    }
+}

@@ -1,0 +1,93 @@
+//! A shard's settings and bounds.
+
+use crate::port::ShardId;
+
+/// What a shard is told at its start. Every bound has a default.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// Which shard this is.
+    pub shard: ShardId,
+    /// How many there are, 1 to 64.
+    pub shards: u8,
+    /// The boot number of the data directory: grows by one with every start.
+    pub boot: u32,
+    /// Randomness for assigned client ids and hash tables.
+    pub seed: u64,
+    /// QoS 1/2 deliveries in flight to one client, at most (and its Receive Maximum).
+    pub inflight_max: u16,
+    /// Inbound QoS 1/2 publications of one client that are not acknowledged, at most; told to MQTT 5
+    /// clients as Receive Maximum.
+    pub receive_max: u16,
+    /// The largest packet taken from a client, bytes.
+    pub packet_bytes_max: u32,
+    /// Above this many unsent bytes a connection gets no more PUBLISH packets.
+    pub output_bytes_max: usize,
+    /// Bytes of QoS 0 messages kept for a session while its retained messages are read.
+    pub held_bytes_max: usize,
+    /// Session expiry intervals are cut to this many seconds; `u32::MAX`: no bound.
+    pub session_expiry_max_s: u32,
+    /// Sessions of this shard.
+    pub sessions_max: usize,
+    /// Subscriptions of one session.
+    pub subscriptions_max: usize,
+    /// Retained messages of this shard.
+    pub retained_max: usize,
+    /// Milliseconds between two records of the shard's positions: half of what is sent again after
+    /// a crash at most.
+    pub positions_interval_ms: u64,
+    /// Seconds that a will of a crashed node waits at least for its client to come back.
+    pub will_delay_after_crash_s: u32,
+    /// Publications kept per log for sessions that are only a little behind.
+    pub ring_events_max: usize,
+    /// Bytes of them.
+    pub ring_bytes_max: usize,
+    /// Events waiting for a full mesh ring, per peer; above it the lane collapses.
+    pub lane_events_max: usize,
+    /// Bytes of them.
+    pub lane_bytes_max: usize,
+    /// Outstanding reads for sessions that catch up.
+    pub reads_max: usize,
+    /// Publications that wait to be durable; above it the shard stops reading sockets.
+    pub pending_max: usize,
+    /// QoS 0 publications are stored too (for consumers other than MQTT).
+    pub store_qos0: bool,
+}
+
+impl ShardConfig {
+    /// The defaults for one of `shards` shards.
+    #[must_use]
+    pub const fn new(shard: ShardId, shards: u8, boot: u32, seed: u64) -> Self {
+        Self {
+            shard,
+            shards,
+            boot,
+            seed,
+            inflight_max: 64,
+            receive_max: 256,
+            packet_bytes_max: 1024 * 1024,
+            output_bytes_max: 32 * 1024,
+            held_bytes_max: 16 * 1024,
+            session_expiry_max_s: u32::MAX,
+            sessions_max: 4_000_000,
+            subscriptions_max: 10_000,
+            retained_max: 1_000_000,
+            positions_interval_ms: 500,
+            will_delay_after_crash_s: 30,
+            ring_events_max: 8_192,
+            ring_bytes_max: 8 * 1024 * 1024,
+            lane_events_max: 8_192,
+            lane_bytes_max: 4 * 1024 * 1024,
+            reads_max: 256,
+            pending_max: 65_536,
+            store_qos0: false,
+        }
+    }
+}
+
+/// The home shard of a client: XXH3-64 of its id, seed 0, modulo the shard count. The same hash
+/// gives a topic's owner. It is named in the data directory, as it decides where state lives.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "below the shard count")]
+pub fn home_shard(name: &str, shards: u8) -> ShardId {
+    ShardId((xxhash_rust::xxh3::xxh3_64(name.as_bytes()) % u64::from(shards.max(1))) as u8)
+}

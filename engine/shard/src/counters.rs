@@ -1,0 +1,86 @@
+//! What a shard counts: plain numbers, published by whoever drives it.
+
+/// Whether a number only grows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+macro_rules! counters {
+    ($($(#[doc = $help:literal])+ $kind:ident $name:ident,)+) => {
+        /// One shard's counters and gauges.
+        #[derive(Clone, Default, Debug)]
+        pub struct Counters {
+            $($(#[doc = $help])+ pub $name: u64,)+
+        }
+
+        impl Counters {
+            /// Calls `visit` with every name, help text, kind and value, always in the same order.
+            pub fn each(&self, mut visit: impl FnMut(&'static str, &'static str, Kind, u64)) {
+                $(visit(stringify!($name), concat!($($help),+).trim_ascii(), Kind::$kind, self.$name);)+
+            }
+        }
+    };
+}
+
+counters! {
+    /// Client connections.
+    Gauge connections,
+    /// Sessions, connected or not.
+    Gauge sessions,
+    /// Subscriptions of all sessions.
+    Gauge subscriptions,
+    /// Retained messages that this shard owns.
+    Gauge retained,
+    /// Publications that wait to be durable.
+    Gauge pending,
+    /// Sessions that catch up.
+    Gauge sessions_behind,
+    /// Routing version.
+    Gauge routing_version,
+    /// CONNECT packets accepted.
+    Counter connects,
+    /// Connections closed for a protocol error or a bound.
+    Counter closed_for_error,
+    /// Connections taken over by a newer one with the same client id.
+    Counter takeovers,
+    /// Connections closed for keep-alive.
+    Counter keep_alive_timeouts,
+    /// PUBLISH packets received at QoS 0.
+    Counter received_qos0,
+    /// PUBLISH packets received at QoS 1.
+    Counter received_qos1,
+    /// PUBLISH packets received at QoS 2.
+    Counter received_qos2,
+    /// PUBLISH packets sent at QoS 0.
+    Counter sent_qos0,
+    /// PUBLISH packets sent at QoS 1.
+    Counter sent_qos1,
+    /// PUBLISH packets sent at QoS 2.
+    Counter sent_qos2,
+    /// PUBLISH packets sent again.
+    Counter sent_again,
+    /// Deliveries dropped because the granted QoS is 0 and the client is slow.
+    Counter dropped_qos0,
+    /// Deliveries dropped because they were too large for the client.
+    Counter dropped_too_large,
+    /// Deliveries dropped because the message had expired.
+    Counter dropped_expired,
+    /// Deliveries dropped because their record could not be read any more.
+    Counter dropped_unreadable,
+    /// Publications refused because a bound was reached.
+    Counter refused,
+    /// Lanes that collapsed because a peer's mesh ring was full.
+    Counter lane_collapses,
+    /// QoS 0 events dropped by collapsed lanes.
+    Counter lane_dropped_qos0,
+    /// Reads started for sessions that catch up.
+    Counter catch_up_reads,
+    /// Publications taken from the ring of recent events by sessions that catch up.
+    Counter ring_deliveries,
+    /// Wills published.
+    Counter wills,
+}

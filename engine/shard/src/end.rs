@@ -1,0 +1,275 @@
+//! The end of connections and sessions: wills, expiry, take-over, an orderly stop.
+
+use std::sync::Arc;
+
+use engine_mqtt::ReasonCode;
+use engine_session::{NEVER, SessionRecord, Will};
+
+use crate::client::ClientKey;
+use crate::interest::Need;
+use crate::port::{ConnectionId, Store, Transmit};
+use crate::shard::{Shard, Timer};
+use crate::state;
+
+impl Shard {
+    /// Ends a connection from this side; `reason` is told to MQTT 5 clients. The session's will is
+    /// published unless `orderly`.
+    pub(crate) fn close(
+        &mut self,
+        connection: ConnectionId,
+        reason: Option<ReasonCode>,
+        abnormal: bool,
+    ) {
+        if let Some(reason) = reason {
+            self.send_disconnect(connection, reason);
+        }
+        let Some(link) = self.connections.remove(&connection) else {
+            return;
+        };
+        self.counters.connections = self.connections.len() as u64;
+        self.closing.push_back(Transmit {
+            connection,
+            bytes: link.output,
+            close: true,
+        });
+        if let Some(client) = link.client {
+            self.detach(client, abnormal);
+        }
+    }
+
+    /// A peer's fault: the connection is closed with a reason.
+    pub(crate) fn fail(&mut self, connection: ConnectionId, reason: ReasonCode) {
+        self.counters.closed_for_error += 1;
+        self.close(connection, Some(reason), true);
+    }
+
+    /// The session has lost its connection.
+    pub(crate) fn detach(&mut self, index: u32, abnormal: bool) {
+        let client = &mut self.clients[index];
+        client.connection = None;
+        client.holds = 0;
+        client.held.clear();
+        client.held_bytes = 0;
+        client.resend.clear();
+        client.retained.clear();
+        client.resend_reads.clear();
+        client.fetched.clear();
+        self.leave_filters(index);
+        self.end_will(index, abnormal);
+        if !self.clients[index].session.is_durable() {
+            self.destroy(index);
+            return;
+        }
+        self.store_own_place(index);
+        self.store_session(index, self.now.wall_ms.max(1));
+        let left_ms = u64::from(self.clients[index].session.expiry_s) * 1000;
+        self.arm_expiry(index, left_ms);
+    }
+
+    /// Writes the session's record; `ended_ms` 0: it is connected.
+    pub(crate) fn store_session(&mut self, index: u32, ended_ms: u64) {
+        let session = &self.clients[index].session;
+        let record = SessionRecord {
+            id: session.id,
+            expiry_s: session.expiry_s,
+            ended_ms,
+            client_id: session.client_id.to_string(),
+        };
+        self.change(state::session(&record));
+    }
+
+    /// The session ends so many milliseconds from now, unless its client comes back.
+    pub(crate) fn arm_expiry(&mut self, index: u32, left_ms: u64) {
+        let deadline = self.now.monotonic_ms + left_ms;
+        let client = &mut self.clients[index];
+        if client.session.expiry_s != NEVER {
+            client.expires_ms = deadline;
+            let key = self.key(index);
+            self.timers.arm(deadline, Timer::Expiry(key));
+        }
+    }
+
+    /// Takes an offline session's filters out of the table's online part.
+    fn leave_filters(&mut self, index: u32) {
+        let client = &mut self.clients[index];
+        let all: Vec<_> = client.session.subscriptions.iter().cloned().collect();
+        for subscription in all {
+            if let Some(id) = subscription.filter_id {
+                self.interest.leave(id, index);
+            }
+            let need = Need {
+                online: true,
+                queue: false,
+            };
+            if let Some(change) = self.interest.remove(&subscription.filter, need) {
+                self.route_changes.push(change);
+            }
+        }
+        self.cancel_requests(index, None);
+    }
+
+    /// Ends a session and all that it owns.
+    pub(crate) fn destroy(&mut self, index: u32) {
+        let Some(client) = self.clients.remove(index) else {
+            return;
+        };
+        let session = client.session;
+        self.by_client_id.remove(&session.client_id);
+        self.counters.sessions = self.clients.len() as u64;
+        self.counters.subscriptions -= session.subscriptions.len() as u64;
+        for subscription in session.subscriptions.iter() {
+            let need = Need::of(&subscription.filter, subscription.qos, false);
+            if let Some(change) = self.interest.remove(&subscription.filter, need) {
+                self.route_changes.push(change);
+            }
+        }
+        if session.stored.is_none() {
+            return;
+        }
+        let id = session.id;
+        let mut changes = vec![
+            state::no_session(&session.client_id),
+            state::no_progress(id),
+        ];
+        let filters = session.subscriptions.iter();
+        changes.extend(filters.map(|one| state::no_subscription(id, &one.filter)));
+        let flying = session.window.iter().map(|delivery| delivery.address);
+        let outbound = flying.chain(session.completed.iter().copied());
+        changes.extend(outbound.map(|at| state::no_outbound(id, at)));
+        changes.extend(
+            session
+                .inbound
+                .iter()
+                .map(|packet_id| state::no_inbound(id, *packet_id)),
+        );
+        self.changes.extend(changes);
+    }
+
+    /// The connection has ended: its will is published, waits for its delay, or is gone.
+    fn end_will(&mut self, index: u32, abnormal: bool) {
+        let stopping = self.stopping;
+        let client = &mut self.clients[index];
+        let Some(will) = client.will.take() else {
+            return;
+        };
+        let client_id = Arc::clone(&client.session.client_id);
+        if !abnormal {
+            self.change(state::no_will(&client_id));
+            return;
+        }
+        if stopping {
+            // It stays in the state store, and fires after the next start unless the client is back.
+            return;
+        }
+        let delay_s = will.delay_s.min(client.session.expiry_s);
+        let session = will.session;
+        self.wills.insert(Arc::clone(&client_id), will);
+        if delay_s == 0 {
+            self.due_wills.push(client_id);
+        } else {
+            let deadline = self.now.monotonic_ms + u64::from(delay_s) * 1000;
+            self.timers.arm(deadline, Timer::Will(client_id, session));
+        }
+    }
+
+    /// A will whose delay has passed is published, unless its client came back.
+    pub(crate) fn check_will(&mut self, client_id: &Arc<str>, session: u64) {
+        if self
+            .wills
+            .get(client_id)
+            .is_some_and(|will| will.session == session)
+        {
+            self.due_wills.push(Arc::clone(client_id));
+        }
+    }
+
+    /// Publishes the wills that are due.
+    pub(crate) fn publish_wills<S: Store>(&mut self, store: &mut S) {
+        for client_id in std::mem::take(&mut self.due_wills) {
+            if let Some(will) = self.wills.remove(&client_id) {
+                self.publish_will(&client_id, &will, store);
+            }
+        }
+    }
+
+    /// A client is back: its waiting will is not published. A will without delay is due already.
+    pub(crate) fn forget_will<S: Store>(&mut self, client_id: &str, store: &mut S) {
+        self.publish_wills(store);
+        if self.wills.remove(client_id).is_some() {
+            self.change(state::no_will(client_id));
+        }
+    }
+
+    /// A session that is still offline when its interval has passed ends.
+    pub(crate) fn check_expiry<S: Store>(&mut self, key: ClientKey, store: &mut S) {
+        let now = self.now.monotonic_ms;
+        let Some(client) = self.client(key) else {
+            return;
+        };
+        let session = &client.session;
+        if client.connection.is_some() || client.expires_ms > now {
+            return;
+        }
+        let client_id = Arc::clone(&session.client_id);
+        if let Some(will) = self.wills.remove(&client_id) {
+            self.publish_will(&client_id, &will, store);
+        }
+        self.destroy(key.index);
+    }
+
+    /// A client that has been silent for one and a half keep-alive intervals is closed
+    /// [MQTT-3.1.2-22].
+    pub(crate) fn check_keep_alive(&mut self, connection: ConnectionId) {
+        let now = self.now.monotonic_ms;
+        let Some(link) = self.connections.get(&connection) else {
+            return;
+        };
+        let limit = match link.stage {
+            crate::client::Stage::Fresh => crate::connect::CONNECT_TIMEOUT_MS,
+            _ if link.keep_alive_ms == 0 => return,
+            _ => link.keep_alive_ms,
+        };
+        let deadline = link.last_ms + limit;
+        if deadline > now {
+            self.timers.arm(deadline, Timer::KeepAlive(connection));
+            return;
+        }
+        self.counters.keep_alive_timeouts += 1;
+        self.close(connection, Some(ReasonCode::KeepAliveTimeout), true);
+    }
+
+    /// An orderly stop: clients are told, every session's place is stored, wills wait for the next
+    /// start. The driver goes on turning until [`Self::stopped`].
+    pub fn stop<S: Store>(&mut self, now: engine_session::Now, store: &mut S) {
+        self.now = now;
+        self.stopping = true;
+        let mut all: Vec<_> = self.connections.keys().copied().collect();
+        all.sort_unstable_by_key(|connection| connection.0);
+        for connection in all {
+            self.close(connection, Some(ReasonCode::ServerShuttingDown), true);
+        }
+        self.active = 2;
+        self.store_positions();
+        self.store_positions();
+        self.flush_changes(store);
+    }
+
+    /// Everything that the stop wrote is durable.
+    #[must_use]
+    pub fn stopped(&self) -> bool {
+        self.stopping
+            && self.pending.is_empty()
+            && self.waits.is_empty()
+            && self.turn_waits.is_empty()
+            && self.changes.is_empty()
+            && self
+                .retain_waits
+                .iter()
+                .all(std::collections::VecDeque::is_empty)
+    }
+
+    /// A will's row in the state store.
+    pub(crate) fn store_will(&mut self, client_id: &str, will: &Will) {
+        self.change(state::will(client_id, will));
+    }
+}

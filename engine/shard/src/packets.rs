@@ -1,0 +1,268 @@
+//! From bytes to packets to what they ask for.
+
+use engine_mqtt::{
+    Connect, Decoded, Direction, Disconnect, Limits, Packet, PropertyId, Publish, ReasonCode,
+    Subscribe, Version, decode,
+};
+use engine_session::{Body, NEVER, NO_EXPIRY, Will};
+use engine_topic::{Filter, TopicName};
+
+use crate::connect::Opening;
+use crate::port::{ConnectionId, Store};
+use crate::publish::Publication;
+use crate::shard::Shard;
+use crate::state;
+use crate::subscribe::{Request, Wanted};
+
+impl Shard {
+    const fn limits(&self) -> Limits {
+        Limits {
+            packet_bytes_max: self.config.packet_bytes_max,
+        }
+    }
+
+    /// The first packet of a connection, which must be CONNECT [MQTT-3.1.0-1]. Returns how many bytes
+    /// it took.
+    pub(crate) fn first_packet<S: Store>(
+        &mut self,
+        connection: ConnectionId,
+        bytes: &[u8],
+        store: &mut S,
+    ) -> usize {
+        match decode(bytes, Version::V5, &self.limits(), Direction::FromClient) {
+            Ok(Decoded::NeedMore { .. }) => 0,
+            Ok(Decoded::Packet {
+                packet: Packet::Connect(connect),
+                len,
+            }) => {
+                if connect
+                    .properties
+                    .contains(PropertyId::AuthenticationMethod)
+                {
+                    let reason = ReasonCode::BadAuthenticationMethod;
+                    self.reject(connection, connect.version, reason);
+                } else {
+                    self.on_connect(connection, opening(&connect), store);
+                }
+                len
+            }
+            Ok(Decoded::Packet { .. }) => {
+                self.counters.closed_for_error += 1;
+                self.close(connection, None, true);
+                bytes.len()
+            }
+            Err(error) => {
+                if error.reason() == ReasonCode::UnsupportedProtocolVersion {
+                    self.reject(connection, Version::V311, error.reason());
+                } else {
+                    self.counters.closed_for_error += 1;
+                    self.close(connection, None, true);
+                }
+                bytes.len()
+            }
+        }
+    }
+
+    /// Handles the whole packets among these bytes; returns how many bytes they took.
+    pub(crate) fn packets<S: Store>(
+        &mut self,
+        connection: ConnectionId,
+        bytes: &[u8],
+        store: &mut S,
+    ) -> usize {
+        let mut used = 0;
+        let limits = self.limits();
+        while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
+            let Some(link) = self.connections.get(&connection) else {
+                return bytes.len();
+            };
+            let (version, client) = (link.version, link.client);
+            match decode(rest, version, &limits, Direction::FromClient) {
+                Ok(Decoded::NeedMore { .. }) => return used,
+                Ok(Decoded::Packet { packet, len }) => {
+                    used += len;
+                    if let Some(index) = client {
+                        self.packet(index, connection, &packet, store);
+                    }
+                }
+                Err(error) => {
+                    self.fail(connection, error.reason());
+                    return bytes.len();
+                }
+            }
+        }
+        used
+    }
+
+    fn packet<S: Store>(
+        &mut self,
+        index: u32,
+        connection: ConnectionId,
+        packet: &Packet<'_>,
+        store: &mut S,
+    ) {
+        match packet {
+            Packet::Publish(publish) => self.take_publish(index, connection, publish, store),
+            Packet::PubAck(ack) => self.on_puback(index, ack.packet_id.number()),
+            Packet::PubRec(ack) => {
+                let failed = ack.reason.number() >= 0x80;
+                self.on_pubrec(index, connection, ack.packet_id.number(), failed);
+            }
+            Packet::PubRel(ack) => self.on_pubrel(index, connection, ack.packet_id.number()),
+            Packet::PubComp(ack) => self.on_pubcomp(index, ack.packet_id.number()),
+            Packet::Subscribe(subscribe) => {
+                self.take_subscribe(index, connection, subscribe, store);
+            }
+            Packet::Unsubscribe(one) => {
+                let filters: Vec<&str> = one.filters.iter().collect();
+                self.on_unsubscribe(index, connection, one.packet_id.number(), &filters);
+            }
+            Packet::PingReq => self.send_pingresp(connection),
+            Packet::Disconnect(disconnect) => self.on_disconnect(index, connection, disconnect),
+            // A second CONNECT is a protocol error [MQTT-3.1.0-2]; AUTH needs a method, and none was
+            // agreed on; the others a client cannot send.
+            Packet::Connect(_)
+            | Packet::Auth(_)
+            | Packet::ConnAck(_)
+            | Packet::SubAck(_)
+            | Packet::UnsubAck(_)
+            | Packet::PingResp => self.fail(connection, ReasonCode::ProtocolError),
+        }
+    }
+
+    fn take_publish<S: Store>(
+        &mut self,
+        index: u32,
+        connection: ConnectionId,
+        publish: &Publish<'_>,
+        store: &mut S,
+    ) {
+        if publish.properties.topic_alias().is_some() {
+            // We announce no Topic Alias Maximum [MQTT-3.2.2-18].
+            self.fail(connection, ReasonCode::TopicAliasInvalid);
+            return;
+        }
+        if TopicName::parse(publish.topic).is_err() {
+            self.fail(connection, ReasonCode::TopicNameInvalid);
+            return;
+        }
+        let mut properties = Vec::new();
+        let mut expiry_s = NO_EXPIRY;
+        if !publish.properties.is_empty() {
+            publish.properties.forwardable_into(&mut properties);
+            expiry_s = publish.properties.message_expiry().unwrap_or(NO_EXPIRY);
+        }
+        let body = Body {
+            published_ms: self.now.wall_ms,
+            expiry_s,
+            topic: publish.topic,
+            properties: &properties,
+            payload: publish.payload,
+        };
+        let publication = Publication {
+            body,
+            qos: publish.qos,
+            retain: publish.retain,
+            publisher: self.clients[index].session.id,
+            packet_id: publish.packet_id.map_or(0, engine_mqtt::PacketId::number),
+        };
+        self.on_publish(index, connection, &publication, store);
+    }
+
+    fn take_subscribe<S: Store>(
+        &mut self,
+        index: u32,
+        connection: ConnectionId,
+        subscribe: &Subscribe<'_>,
+        store: &mut S,
+    ) {
+        let id = subscribe.properties.subscription_ids().next();
+        let mut filters = Vec::new();
+        for one in subscribe.filters.iter() {
+            let wanted = match Filter::parse(one.filter) {
+                Err(_) => Err(ReasonCode::TopicFilterInvalid),
+                Ok(filter) if filter.share.is_some() => {
+                    Err(ReasonCode::SharedSubscriptionsNotSupported)
+                }
+                Ok(_) => Ok(Wanted {
+                    filter: one.filter.into(),
+                    qos: one.options.qos,
+                    no_local: one.options.no_local,
+                    retain_as_published: one.options.retain_as_published,
+                    retain_handling: one.options.retain_handling,
+                    id,
+                }),
+            };
+            filters.push(wanted);
+        }
+        let packet_id = subscribe.packet_id.number();
+        let client = self.key(index);
+        self.on_subscribe(
+            Request {
+                connection,
+                client,
+                packet_id,
+                filters,
+            },
+            store,
+        );
+    }
+
+    fn on_disconnect(&mut self, index: u32, connection: ConnectionId, packet: &Disconnect<'_>) {
+        let client = &mut self.clients[index];
+        if let Some(expiry_s) = packet.properties.session_expiry() {
+            if client.session.expiry_s == 0 && expiry_s > 0 {
+                self.fail(connection, ReasonCode::ProtocolError);
+                return;
+            }
+            client.session.expiry_s = expiry_s.min(self.config.session_expiry_max_s);
+        }
+        let with_will = packet.reason == ReasonCode::DisconnectWithWillMessage;
+        if !with_will {
+            if let Some(will) = client.will.take() {
+                let client_id = client.session.client_id.clone();
+                debug_assert_eq!(will.session, client.session.id);
+                self.change(state::no_will(&client_id));
+            }
+        }
+        self.close(connection, None, with_will);
+    }
+}
+
+fn opening(connect: &Connect<'_>) -> Opening {
+    let properties = &connect.properties;
+    let modern = connect.version.has_properties();
+    let expiry_s = match (modern, connect.clean_start) {
+        (true, _) => properties.session_expiry().unwrap_or(0),
+        (false, true) => 0,
+        (false, false) => NEVER,
+    };
+    let packet_bytes_max = properties
+        .maximum_packet_size()
+        .map_or(usize::MAX, |bytes| {
+            usize::try_from(bytes).unwrap_or(usize::MAX)
+        });
+    Opening {
+        version: connect.version,
+        client_id: connect.client_id.to_owned(),
+        clean_start: connect.clean_start,
+        keep_alive_s: connect.keep_alive,
+        expiry_s,
+        receive_max: properties.receive_maximum().unwrap_or(u16::MAX),
+        packet_bytes_max,
+        will: connect.will.as_ref().map(|will| {
+            let mut forwardable = Vec::new();
+            will.properties.forwardable_into(&mut forwardable);
+            Will {
+                session: 0,
+                delay_s: will.properties.will_delay().unwrap_or(0),
+                qos: will.qos,
+                retain: will.retain,
+                expiry_s: will.properties.message_expiry().unwrap_or(NO_EXPIRY),
+                topic: will.topic.to_owned(),
+                properties: forwardable,
+                payload: will.payload.to_vec(),
+            }
+        }),
+    }
+}

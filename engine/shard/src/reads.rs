@@ -1,0 +1,122 @@
+//! Outstanding reads: of this shard's log for itself and for others, and of other shards' logs.
+
+use std::collections::BTreeMap;
+
+use engine_session::LogId;
+
+use crate::client::ClientKey;
+use crate::port::{MeshMessage, ReadAnswer, ReadRequest, ReadToken, ShardId, Store};
+use crate::shard::Shard;
+
+/// What a read is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Purpose {
+    /// A session that catches up.
+    CatchUp(ClientKey, LogId),
+    /// A session's deliveries in flight, to be sent again.
+    Resend(ClientKey),
+    /// Another shard asked; it knows the read by this token.
+    Remote(ShardId, u64),
+    /// Another shard's lane collapsed.
+    Scan(ShardId),
+}
+
+/// The reads under way.
+#[derive(Default, Debug)]
+pub(crate) struct Reads {
+    next: u64,
+    open: BTreeMap<u64, Purpose>,
+    /// Reads for sessions that catch up among them.
+    pub(crate) catch_up: usize,
+}
+
+impl Reads {
+    fn open(&mut self, purpose: Purpose) -> u64 {
+        self.next += 1;
+        self.open.insert(self.next, purpose);
+        self.catch_up += usize::from(matches!(purpose, Purpose::CatchUp(..)));
+        self.next
+    }
+
+    fn close(&mut self, token: u64) -> Option<Purpose> {
+        let purpose = self.open.remove(&token)?;
+        self.catch_up -= usize::from(matches!(purpose, Purpose::CatchUp(..)));
+        Some(purpose)
+    }
+}
+
+impl Shard {
+    /// Reads a log, by its shard.
+    pub(crate) fn read<S: Store>(
+        &mut self,
+        log: LogId,
+        request: ReadRequest,
+        purpose: Purpose,
+        store: &mut S,
+    ) -> u64 {
+        let token = self.reads.open(purpose);
+        if log == self.own_log() {
+            store.read(ReadToken(token), request);
+        } else if let Some(lane) = self.lanes.get_mut(log.0 as usize) {
+            lane.push(MeshMessage::Read { token, request });
+        }
+        token
+    }
+
+    /// Another shard wants this shard's log read.
+    pub(crate) fn read_for<S: Store>(
+        &mut self,
+        purpose: Purpose,
+        request: ReadRequest,
+        store: &mut S,
+    ) {
+        let token = self.reads.open(purpose);
+        store.read(ReadToken(token), request);
+    }
+
+    /// The answer to a read that the store was asked for.
+    pub fn read_done<S: Store>(
+        &mut self,
+        now: engine_session::Now,
+        token: ReadToken,
+        answer: ReadAnswer,
+        store: &mut S,
+    ) {
+        self.now = now;
+        self.read_answered(token.0, answer, store);
+    }
+
+    pub(crate) fn read_answered<S: Store>(
+        &mut self,
+        token: u64,
+        answer: ReadAnswer,
+        store: &mut S,
+    ) {
+        match self.reads.close(token) {
+            Some(Purpose::CatchUp(key, log)) => self.caught_up(token, key, log, answer, store),
+            Some(Purpose::Resend(key)) => self.resend_read(token, key, answer),
+            Some(Purpose::Remote(shard, token)) => {
+                self.send_peer(shard, MeshMessage::ReadAnswer { token, answer }, store);
+            }
+            Some(Purpose::Scan(shard)) => self.scanned(shard, answer),
+            None => {}
+        }
+    }
+
+    /// The own log has been scanned for a peer whose lane collapsed.
+    fn scanned(&mut self, shard: ShardId, answer: ReadAnswer) {
+        let ReadAnswer { messages, next } = answer;
+        let live = next >= self.committed;
+        let Some(lane) = self.lanes.get_mut(shard.index()) else {
+            return;
+        };
+        lane.push(MeshMessage::Scanned {
+            messages,
+            next,
+            live,
+        });
+        if live {
+            lane.resume(next);
+        }
+    }
+}

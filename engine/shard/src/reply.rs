@@ -1,0 +1,214 @@
+//! Packets for clients, written into their connection's output.
+
+use engine_mqtt::{
+    Ack, ConnAck, Disconnect, Packet, PacketId, Properties, PropertiesBuilder, PublishParts, QoS,
+    ReasonCode, ReasonCodes, SubAck, UnsubAck, encode_publish_parts,
+};
+use engine_session::Body;
+
+use crate::client::Greeting;
+use crate::port::ConnectionId;
+use crate::shard::Shard;
+
+/// Which acknowledgement to write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum OutAck {
+    PubAck,
+    PubRec,
+    PubRel,
+    PubComp,
+}
+
+/// How a PUBLISH is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) qos: QoS,
+    /// 0 at QoS 0.
+    pub(crate) packet_id: u16,
+    pub(crate) dup: bool,
+    pub(crate) retain: bool,
+}
+
+impl Shard {
+    /// Appends a packet to a connection's output.
+    fn write(&mut self, connection: ConnectionId, packet: &Packet<'_>) {
+        let Some(link) = self.connections.get_mut(&connection) else {
+            return;
+        };
+        let before = link.output.len();
+        if packet.encode(link.version, &mut link.output).is_err()
+            || link.output.len() - before > link.packet_bytes_max
+        {
+            link.output.truncate(before);
+        }
+        self.queue_transmit(connection);
+    }
+
+    fn queue_transmit(&mut self, connection: ConnectionId) {
+        let Some(link) = self.connections.get_mut(&connection) else {
+            return;
+        };
+        if !link.queued && !link.output.is_empty() {
+            link.queued = true;
+            self.transmits.push_back(connection);
+        }
+    }
+
+    pub(crate) fn send_ack(
+        &mut self,
+        connection: ConnectionId,
+        kind: OutAck,
+        packet_id: u16,
+        reason: ReasonCode,
+    ) {
+        let Some(packet_id) = PacketId::new(packet_id) else {
+            return;
+        };
+        let ack = Ack {
+            packet_id,
+            reason,
+            properties: Properties::EMPTY,
+        };
+        let packet = match kind {
+            OutAck::PubAck => Packet::PubAck(ack),
+            OutAck::PubRec => Packet::PubRec(ack),
+            OutAck::PubRel => Packet::PubRel(ack),
+            OutAck::PubComp => Packet::PubComp(ack),
+        };
+        self.write(connection, &packet);
+    }
+
+    /// Writes a PUBLISH; false: it is too large for the client, or the message has expired.
+    pub(crate) fn send_publish(
+        &mut self,
+        connection: ConnectionId,
+        outgoing: &Outgoing,
+        body: &Body<'_>,
+        ids: &[u32],
+    ) -> bool {
+        let Some(message_expiry) = self.life(body) else {
+            self.counters.dropped_expired += 1;
+            return false;
+        };
+        let Some(link) = self.connections.get_mut(&connection) else {
+            return true;
+        };
+        let parts = PublishParts {
+            version: link.version,
+            dup: outgoing.dup,
+            qos: outgoing.qos,
+            retain: outgoing.retain,
+            topic: body.topic.as_bytes(),
+            topic_alias: None,
+            packet_id: PacketId::new(outgoing.packet_id),
+            message_expiry,
+            subscription_ids: ids,
+            forwardable: body.properties,
+            payload: body.payload,
+        };
+        let before = link.output.len();
+        let written = encode_publish_parts(&parts, &mut link.output);
+        if written.is_err() || link.output.len() - before > link.packet_bytes_max {
+            link.output.truncate(before);
+            self.counters.dropped_too_large += 1;
+            return false;
+        }
+        self.queue_transmit(connection);
+        true
+    }
+
+    pub(crate) fn write_connack(&mut self, connection: ConnectionId, greeting: &Greeting) {
+        let mut builder = PropertiesBuilder::new();
+        if self.version_of(connection).has_properties() {
+            builder
+                .receive_maximum(self.config.receive_max)
+                .maximum_packet_size(self.config.packet_bytes_max)
+                .shared_subscription_available(false);
+            if let Some(id) = &greeting.assigned_client_id {
+                builder.assigned_client_id(id);
+            }
+            if let Some(seconds) = greeting.expiry_s {
+                builder.session_expiry(seconds);
+            }
+        }
+        let properties = builder.properties().unwrap_or(Properties::EMPTY);
+        let session_present = greeting.session_present;
+        let reason = ReasonCode::Success;
+        self.write(
+            connection,
+            &Packet::ConnAck(ConnAck {
+                session_present,
+                reason,
+                properties,
+            }),
+        );
+    }
+
+    pub(crate) fn write_refusal(&mut self, connection: ConnectionId, reason: ReasonCode) {
+        let properties = Properties::EMPTY;
+        let connack = ConnAck {
+            session_present: false,
+            reason,
+            properties,
+        };
+        self.write(connection, &Packet::ConnAck(connack));
+    }
+
+    pub(crate) fn write_suback(
+        &mut self,
+        connection: ConnectionId,
+        packet_id: u16,
+        reasons: &[ReasonCode],
+    ) {
+        let Some(packet_id) = PacketId::new(packet_id) else {
+            return;
+        };
+        let (properties, codes) = (Properties::EMPTY, ReasonCodes::from(reasons));
+        self.write(
+            connection,
+            &Packet::SubAck(SubAck {
+                packet_id,
+                properties,
+                codes,
+            }),
+        );
+    }
+
+    pub(crate) fn send_unsuback(
+        &mut self,
+        connection: ConnectionId,
+        packet_id: u16,
+        reasons: &[ReasonCode],
+    ) {
+        if let Some(link) = self.connections.get_mut(&connection) {
+            link.subscribing = link.subscribing.saturating_sub(1);
+        }
+        let Some(packet_id) = PacketId::new(packet_id) else {
+            return;
+        };
+        let (properties, codes) = (Properties::EMPTY, ReasonCodes::from(reasons));
+        self.write(
+            connection,
+            &Packet::UnsubAck(UnsubAck {
+                packet_id,
+                properties,
+                codes,
+            }),
+        );
+    }
+
+    /// DISCONNECT with a reason, to clients that know it.
+    pub(crate) fn send_disconnect(&mut self, connection: ConnectionId, reason: ReasonCode) {
+        if self.version_of(connection).has_properties() && self.is_open(connection) {
+            let properties = Properties::EMPTY;
+            self.write(
+                connection,
+                &Packet::Disconnect(Disconnect { reason, properties }),
+            );
+        }
+    }
+
+    pub(crate) fn send_pingresp(&mut self, connection: ConnectionId) {
+        self.write(connection, &Packet::PingResp);
+    }
+}

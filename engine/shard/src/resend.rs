@@ -1,0 +1,129 @@
+//! What was in flight when a connection ended is sent again on the next one, in order
+//! [MQTT-4.4.0-1].
+
+use std::collections::BTreeMap;
+
+use engine_mqtt::ReasonCode;
+use engine_session::{LogId, LogOffset, Phase};
+
+use crate::client::ClientKey;
+use crate::port::{ReadAnswer, ReadRequest, Store};
+use crate::reads::Purpose;
+use crate::reply::OutAck;
+use crate::shard::Shard;
+
+impl Shard {
+    /// Reads the records of a session's deliveries in flight; new ones wait until they are sent.
+    pub(crate) fn begin_resend<S: Store>(&mut self, index: u32, store: &mut S) {
+        let key = self.key(index);
+        let client = &mut self.clients[index];
+        if client.session.window.is_empty() {
+            return;
+        }
+        client.holds += 1;
+        let mut wanted: BTreeMap<LogId, Vec<LogOffset>> = BTreeMap::new();
+        for delivery in client
+            .session
+            .window
+            .iter()
+            .filter(|one| one.phase == Phase::Publish)
+        {
+            wanted
+                .entry(delivery.address.log)
+                .or_default()
+                .push(delivery.address.offset);
+        }
+        if wanted.is_empty() {
+            self.line_up(index);
+            return;
+        }
+        for (log, offsets) in wanted {
+            let request = ReadRequest::Fetch { offsets };
+            let token = self.read(log, request, Purpose::Resend(key), store);
+            self.clients[index].resend_reads.insert(token);
+        }
+    }
+
+    pub(crate) fn resend_read(&mut self, token: u64, key: ClientKey, answer: ReadAnswer) {
+        let Some(client) = self.client(key) else {
+            return;
+        };
+        if !client.resend_reads.remove(&token) {
+            return;
+        }
+        let messages = answer
+            .messages
+            .into_iter()
+            .map(|message| (message.address, message));
+        client.fetched.extend(messages);
+        if client.resend_reads.is_empty() {
+            self.line_up(key.index);
+        }
+    }
+
+    fn line_up(&mut self, index: u32) {
+        let client = &mut self.clients[index];
+        let mut fetched = std::mem::take(&mut client.fetched);
+        client.resend = client
+            .session
+            .window
+            .iter()
+            .map(|delivery| (delivery.packet_id, fetched.remove(&delivery.address)))
+            .collect();
+        self.send_resends(index);
+        self.queue_pump(index);
+    }
+
+    /// Sends again as far as the client's Receive Maximum and its socket allow.
+    pub(crate) fn send_resends(&mut self, index: u32) {
+        if self.clients[index].resend.is_empty() {
+            return;
+        }
+        while !self.is_choked(index) {
+            let client = &mut self.clients[index];
+            let flying = client
+                .session
+                .window
+                .len()
+                .saturating_sub(client.resend.len());
+            let Some((packet_id, message)) = client
+                .resend
+                .pop_front_if(|_| flying < client.session.window.limit())
+            else {
+                break;
+            };
+            let Some(phase) = client.session.window.find(packet_id).map(|one| one.phase) else {
+                continue;
+            };
+            match (phase, message) {
+                (Phase::Publish, Some(message)) => match message.parts() {
+                    Ok(body) => self.send_delivery(index, packet_id, &body),
+                    Err(_) => self.give_up(index, packet_id),
+                },
+                (Phase::Publish | Phase::Mapping, _) => self.give_up(index, packet_id),
+                (Phase::Received | Phase::Released, _) => self.release_again(index, packet_id),
+            }
+        }
+        let client = &mut self.clients[index];
+        if client.resend.is_empty() {
+            client.holds -= 1;
+            self.queue_pump(index);
+        }
+    }
+
+    /// The record cannot be read any more.
+    fn give_up(&mut self, index: u32, packet_id: u16) {
+        self.counters.dropped_unreadable += 1;
+        self.complete(index, packet_id);
+    }
+
+    fn release_again(&mut self, index: u32, packet_id: u16) {
+        let client = &mut self.clients[index];
+        if let Some(delivery) = client.session.window.find(packet_id) {
+            delivery.phase = Phase::Released;
+        }
+        if let Some(connection) = client.connection {
+            self.send_ack(connection, OutAck::PubRel, packet_id, ReasonCode::Success);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The start: sessions, subscriptions, what was in flight, retained messages and wills come back
+//! from the state store.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use engine_session::wire::ValueError;
+use engine_session::{
+    Behind, LogOffset, Now, Place, Progress, Session, SessionRecord, Subscription, Will, Window,
+};
+use engine_topic::Change;
+
+use crate::client::Client;
+use crate::config::ShardConfig;
+use crate::interest::Need;
+use crate::port::Table;
+use crate::shard::{Shard, Timer};
+use crate::state::{self, Outbound};
+
+/// A row of the state store that cannot be read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RestoreError {
+    /// The table.
+    pub table: Table,
+    /// The key.
+    pub key: Vec<u8>,
+    /// What is wrong with the key or the value.
+    pub error: ValueError,
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "state table {:?}, key {:02x?}: {}",
+            self.table, self.key, self.error
+        )
+    }
+}
+
+impl std::error::Error for RestoreError {}
+
+/// Rows that need others to be read first.
+#[derive(Default)]
+struct Rows {
+    by_session: Vec<(Table, u64, Vec<u8>, Vec<u8>)>,
+    positions: BTreeMap<u32, Vec<LogOffset>>,
+    wills: Vec<(Vec<u8>, Will)>,
+}
+
+impl Shard {
+    /// A shard as its state store has it.
+    ///
+    /// # Errors
+    /// [`RestoreError`] names the row that cannot be read.
+    pub fn restore(
+        config: ShardConfig,
+        now: Now,
+        state: impl Iterator<Item = (Table, Vec<u8>, Vec<u8>)>,
+    ) -> Result<Self, RestoreError> {
+        let mut shard = Self::empty(config, now);
+        let mut rows = Rows::default();
+        for (table, key, value) in state {
+            let read = shard.take_row(table, &key, value, &mut rows);
+            read.map_err(|error| RestoreError { table, key, error })?;
+        }
+        let indexes: Vec<u32> = shard.clients.indexes().collect();
+        let ids: HashMap<u64, u32, foldhash::fast::FixedState> = indexes
+            .iter()
+            .map(|index| (shard.clients[*index].session.id, *index))
+            .collect();
+        for (table, session, key, value) in rows.by_session {
+            let read = match ids.get(&session) {
+                Some(index) => shard.take_session_row(*index, table, &key, &value),
+                None => Ok(()),
+            };
+            read.map_err(|error| RestoreError { table, key, error })?;
+        }
+        for index in indexes {
+            shard.settle_session(index, &rows.positions);
+        }
+        for (client_id, will) in rows.wills {
+            shard.settle_will(&client_id, will);
+        }
+        shard.counters.retained = shard.retained.len() as u64;
+        Ok(shard)
+    }
+
+    fn take_row(
+        &mut self,
+        table: Table,
+        key: &[u8],
+        value: Vec<u8>,
+        rows: &mut Rows,
+    ) -> Result<(), ValueError> {
+        match table {
+            Table::Session => {
+                let record = SessionRecord::decode(&value)?;
+                let window = Window::new(self.config.inflight_max);
+                let client_id: Arc<str> = record.client_id.as_str().into();
+                let session =
+                    Session::new(record.id, Arc::clone(&client_id), record.expiry_s, window);
+                let mut client = Client::new(session);
+                client.expires_ms = record.ended_ms;
+                let index = self.clients.insert(client);
+                self.by_client_id.insert(client_id, index);
+                self.counters.sessions = self.clients.len() as u64;
+            }
+            Table::Subscription | Table::Progress | Table::Outbound | Table::Inbound => {
+                let (session, rest) = state::split_key("session row", key)?;
+                rows.by_session.push((table, session, rest.to_vec(), value));
+            }
+            Table::Will => rows.wills.push((key.to_vec(), Will::decode(&value)?)),
+            Table::Retained => {
+                let message = state::read_retained(&value)?;
+                self.saw_stamp(&message);
+                let what = ValueError::Text {
+                    what: "retained topic",
+                };
+                let topic = std::str::from_utf8(key).map_err(|_| what)?;
+                let is_delete = message.parts().is_ok_and(|body| body.payload.is_empty());
+                self.retained.put(topic, is_delete, message);
+            }
+            Table::Positions => {
+                let (boot, offsets) = state::read_positions(key, &value)?;
+                rows.positions.insert(boot, offsets);
+            }
+            Table::Queue => {}
+        }
+        Ok(())
+    }
+
+    fn take_session_row(
+        &mut self,
+        index: u32,
+        table: Table,
+        rest: &[u8],
+        value: &[u8],
+    ) -> Result<(), ValueError> {
+        let session = &mut self.clients[index].session;
+        match table {
+            Table::Subscription => {
+                let what = ValueError::Text {
+                    what: "subscription filter",
+                };
+                let filter = std::str::from_utf8(rest).map_err(|_| what)?;
+                let subscription = Subscription::decode(filter, value)?;
+                let need = Need::of(filter, subscription.qos, false);
+                session.subscriptions.insert(Arc::new(subscription));
+                self.counters.subscriptions += 1;
+                if need.queue {
+                    self.interest.add(&filter.into(), need);
+                }
+            }
+            Table::Progress => session.stored = Some(Progress::decode(value)?),
+            Table::Outbound => match state::read_outbound(rest, value)? {
+                Outbound::Complete(at) => {
+                    session.completed.insert(at);
+                }
+                Outbound::Open(delivery) => session.window.restore(delivery),
+            },
+            Table::Inbound => {
+                session.inbound.insert(state::read_packet_id(rest)?);
+            }
+            Table::Session | Table::Will | Table::Retained | Table::Queue | Table::Positions => {}
+        }
+        Ok(())
+    }
+
+    /// The session stands where it was stored; one that shared its shard's positions stands at the
+    /// last ones stored in that boot.
+    fn settle_session(&mut self, index: u32, positions: &BTreeMap<u32, Vec<LogOffset>>) {
+        let logs = usize::from(self.config.shards);
+        let session = &mut self.clients[index].session;
+        let stored = session.stored.clone();
+        let mut cursors = match stored.as_ref().map(|progress| &progress.place) {
+            Some(Place::Shared { boot }) => positions.get(boot).cloned().unwrap_or_default(),
+            Some(Place::Own(cursors)) => cursors.clone(),
+            None => Vec::new(),
+        };
+        cursors.resize(logs, LogOffset::ZERO);
+        for delivery in stored.map(|progress| progress.unacked).unwrap_or_default() {
+            session.window.restore(delivery);
+        }
+        session.behind = Some(Box::new(Behind::at(&cursors)));
+        if session.expiry_s == 0 {
+            // It was to end with its connection, which a crash has ended.
+            self.destroy(index);
+            return;
+        }
+        let ended_ms = std::mem::replace(&mut self.clients[index].expires_ms, u64::MAX);
+        let waited_ms = if ended_ms == 0 {
+            0
+        } else {
+            self.now.wall_ms.saturating_sub(ended_ms)
+        };
+        let expiry_ms = u64::from(self.clients[index].session.expiry_s) * 1000;
+        if ended_ms == 0 {
+            self.store_session(index, self.now.wall_ms.max(1));
+        }
+        self.arm_expiry(index, expiry_ms.saturating_sub(waited_ms));
+    }
+
+    /// A will of a connection that a crash or a stop has ended waits for its client for a while.
+    fn settle_will(&mut self, client_id: &[u8], will: Will) {
+        let Ok(client_id) = std::str::from_utf8(client_id) else {
+            return;
+        };
+        let client_id: Arc<str> = client_id.into();
+        let delay_s = will.delay_s.max(self.config.will_delay_after_crash_s);
+        let deadline = self.now.monotonic_ms + u64::from(delay_s) * 1000;
+        self.timers
+            .arm(deadline, Timer::Will(Arc::clone(&client_id), will.session));
+        self.wills.insert(client_id, will);
+    }
+
+    /// The filters of durable sessions whose queues must go on from the first publication after the
+    /// start, as changes of the routing table.
+    #[must_use]
+    pub fn durable_filters(&self) -> Vec<Change> {
+        self.interest.changes()
+    }
+}

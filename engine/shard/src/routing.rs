@@ -1,0 +1,146 @@
+//! Routing: what a topic's filters and queues are, and the one writer of the table (on shard 0).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use engine_session::is_wildcard;
+use engine_topic::{Change, Match, RoutingTable, Writer};
+use foldhash::fast::FixedState;
+
+use crate::port::{QueueName, Route, ShardId, Store};
+
+const CACHE_TOPICS_MAX: usize = 65_536;
+
+/// The writer's side: changes gathered in a turn become one version.
+#[derive(Debug)]
+pub(crate) struct Routing {
+    writer: Writer,
+    changes: Vec<Change>,
+    requests: Vec<(ShardId, u64)>,
+}
+
+impl Routing {
+    pub(crate) const fn new(writer: Writer) -> Self {
+        Self {
+            writer,
+            changes: Vec::new(),
+            requests: Vec::new(),
+        }
+    }
+
+    /// Takes changes into the next version; `request` 0 asks for no answer.
+    pub(crate) fn request(&mut self, from: ShardId, request: u64, changes: Vec<Change>) {
+        self.changes.extend(changes);
+        if request != 0 {
+            self.requests.push((from, request));
+        }
+    }
+
+    /// The next version and who is to be told, if anything was asked for.
+    pub(crate) fn next(&mut self) -> Option<(Arc<RoutingTable>, Vec<(ShardId, u64)>)> {
+        if self.changes.is_empty() && self.requests.is_empty() {
+            return None;
+        }
+        let table = self.writer.apply(&self.changes);
+        self.changes.clear();
+        Some((table, std::mem::take(&mut self.requests)))
+    }
+}
+
+/// Routes of recent topics under one version.
+#[derive(Debug)]
+pub(crate) struct RouteCache {
+    routes: HashMap<Box<str>, Arc<Route>, FixedState>,
+    version: u64,
+    scratch: Vec<Match>,
+}
+
+impl RouteCache {
+    pub(crate) fn new(seed: u64) -> Self {
+        let routes = HashMap::with_hasher(FixedState::with_seed(seed));
+        Self {
+            routes,
+            version: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The route of a topic, with its queues created; `None`: the cap on queues is reached.
+    pub(crate) fn route<S: Store>(
+        &mut self,
+        table: &RoutingTable,
+        topic: &str,
+        store: &mut S,
+    ) -> Option<Arc<Route>> {
+        if self.version != table.version() || self.routes.len() > CACHE_TOPICS_MAX {
+            self.routes.clear();
+            self.version = table.version();
+        }
+        if let Some(route) = self.routes.get(topic) {
+            return Some(Arc::clone(route));
+        }
+        self.scratch.clear();
+        table.match_topic(topic, &mut self.scratch);
+        let route = Arc::new(build(table.version(), topic, &self.scratch, store)?);
+        self.routes.insert(topic.into(), Arc::clone(&route));
+        Some(route)
+    }
+
+    /// The filters of one shard that a topic matches, without queues: for scans.
+    pub(crate) fn local(
+        &mut self,
+        table: &RoutingTable,
+        topic: &str,
+        shard: ShardId,
+    ) -> Option<Arc<Route>> {
+        self.scratch.clear();
+        table.match_topic(topic, &mut self.scratch);
+        let mine = self
+            .scratch
+            .iter()
+            .filter(|found| found.online.contains(shard.0));
+        let filters: Vec<_> = mine.map(|found| found.filter).collect();
+        let route = Route {
+            version: table.version(),
+            filters: vec![(shard, filters)],
+            queues: Vec::new(),
+        };
+        (!route.filters_for(shard).is_empty()).then(|| Arc::new(route))
+    }
+}
+
+fn build<S: Store>(version: u64, topic: &str, found: &[Match], store: &mut S) -> Option<Route> {
+    let level = topic.split('/').next().unwrap_or(topic);
+    let mut queues = vec![
+        store.queue(&QueueName::Topic(topic.into()))?,
+        store.queue(&QueueName::Service(level.into()))?,
+    ];
+    let mut filters: Vec<(ShardId, Vec<engine_topic::FilterId>)> = Vec::new();
+    for one in found {
+        if !one.queue.is_empty() && is_wildcard(&one.text) {
+            queues.push(store.queue(&QueueName::Filter(Arc::clone(&one.text)))?);
+        }
+        for shard in one.online.iter() {
+            match filters.iter_mut().find(|(id, _)| id.0 == shard) {
+                Some((_, ids)) => ids.push(one.filter),
+                None => filters.push((ShardId(shard), vec![one.filter])),
+            }
+        }
+    }
+    Some(Route {
+        version,
+        filters,
+        queues,
+    })
+}
+
+impl Route {
+    /// The filters that matched on one shard.
+    #[must_use]
+    pub fn filters_for(&self, shard: ShardId) -> &[engine_topic::FilterId] {
+        self.filters
+            .iter()
+            .find(|(id, _)| *id == shard)
+            .map_or(&[], |(_, ids)| ids)
+    }
+}

@@ -1,0 +1,516 @@
+//! The machine's state and the surface that its driver uses.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use engine_mqtt::Version;
+use engine_session::{Address, LogId, LogOffset, Message, NO_EXPIRY, Now};
+use engine_topic::RoutingTable;
+use foldhash::fast::FixedState;
+
+use crate::barrier::Barriers;
+use crate::client::{Client, ClientKey, Connection, Stage};
+use crate::config::ShardConfig;
+use crate::counters::Counters;
+use crate::interest::Interest;
+use crate::lanes::{Lane, Ring};
+use crate::port::{Change, ConnectionId, Event, MeshBatch, MeshMessage, ShardId, Store, Transmit};
+use crate::reads::Reads;
+use crate::retained::RetainedTable;
+use crate::routing::{RouteCache, Routing};
+use crate::slab::Slab;
+use crate::waits::{Pending, Wait};
+use crate::wheel::Wheel;
+
+/// Largest part of a turn's changes of state that goes into one record, bytes.
+const CHANGES_BYTES_MAX: usize = 256 * 1024;
+
+/// How often lanes without events are told how far the log is durable, milliseconds.
+pub(crate) const LANE_TELL_MS: u64 = 20;
+
+/// What a timer is for. Nothing is cancelled: what fires looks whether it is still due.
+#[derive(Debug)]
+pub(crate) enum Timer {
+    /// The connection must have sent something.
+    KeepAlive(ConnectionId),
+    /// The will of an ended connection, by client id and session.
+    Will(Arc<str>, u64),
+    /// A session may have expired.
+    Expiry(ClientKey),
+}
+
+/// One shard: connections, sessions, lanes. Pure: every input brings the time and the store.
+#[derive(Debug)]
+pub struct Shard {
+    pub(crate) config: ShardConfig,
+    pub(crate) now: Now,
+    pub(crate) counters: Counters,
+    pub(crate) table: Arc<RoutingTable>,
+    pub(crate) routing: Option<Routing>,
+    pub(crate) routes: RouteCache,
+    pub(crate) interest: Interest,
+    pub(crate) barriers: Barriers,
+    pub(crate) connections: HashMap<ConnectionId, Connection, FixedState>,
+    pub(crate) transmits: VecDeque<ConnectionId>,
+    pub(crate) closing: VecDeque<Transmit>,
+    pub(crate) buffers: Vec<Vec<u8>>,
+    pub(crate) clients: Slab<Client>,
+    pub(crate) by_client_id: HashMap<Arc<str>, u32, FixedState>,
+    pub(crate) next_session: u64,
+    pub(crate) next_client_id: u64,
+    pub(crate) lanes: Vec<Lane>,
+    pub(crate) rings: Vec<Ring>,
+    pub(crate) positions: Vec<LogOffset>,
+    /// The positions of the last positions record: the next record stores these.
+    pub(crate) earlier_positions: Vec<LogOffset>,
+    pub(crate) next_positions_ms: u64,
+    pub(crate) next_tell_ms: u64,
+    /// By log: behind the last QoS 0 event that was handled.
+    pub(crate) handled_qos0: Vec<LogOffset>,
+    /// QoS 0 events of this turn for this shard.
+    pub(crate) local: Vec<Event>,
+    pub(crate) pending: VecDeque<Pending>,
+    pub(crate) committed: LogOffset,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) turn_waits: Vec<Wait>,
+    pub(crate) waits: VecDeque<(LogOffset, Wait)>,
+    pub(crate) retain_waits: Vec<VecDeque<(LogOffset, Wait)>>,
+    pub(crate) retained: RetainedTable,
+    pub(crate) reads: Reads,
+    pub(crate) pump: VecDeque<ClientKey>,
+    /// Sessions at their shard's position that wait for it to pass their cut.
+    pub(crate) waiting: Vec<ClientKey>,
+    pub(crate) dirty: Vec<ClientKey>,
+    pub(crate) timers: Wheel<Timer>,
+    pub(crate) stopping: bool,
+    pub(crate) last_stamp: u64,
+    pub(crate) scratch: Vec<u8>,
+    /// One zero per log: the cuts of sessions that never were away.
+    pub(crate) zero: Arc<[LogOffset]>,
+    /// A position has moved in this call.
+    pub(crate) positions_moved: bool,
+    /// Position records still to be written since a publication was handled.
+    pub(crate) active: u8,
+    /// Where the QoS 0 publication in hand was stored, if it was.
+    pub(crate) last_appended: Option<(Address, u64)>,
+    /// Changes of the routing table that nobody waits for.
+    pub(crate) route_changes: Vec<engine_topic::Change>,
+    /// Wills of ended connections whose delay runs, by client id.
+    pub(crate) wills: BTreeMap<Arc<str>, engine_session::Will>,
+    pub(crate) due_wills: Vec<Arc<str>>,
+    pub(crate) retained_reads: BTreeMap<u64, ClientKey>,
+    pub(crate) last_retained_read: u64,
+}
+
+impl Shard {
+    pub(crate) fn empty(config: ShardConfig, now: Now) -> Self {
+        let logs = usize::from(config.shards);
+        let seed = config.seed;
+        let state = FixedState::with_seed(seed);
+        let zero = vec![LogOffset::ZERO; logs];
+        Self {
+            now,
+            counters: Counters::default(),
+            table: engine_topic::Writer::new().current(),
+            routing: None,
+            routes: RouteCache::new(seed),
+            interest: Interest::new(config.shard, seed),
+            barriers: Barriers::new(logs),
+            connections: HashMap::with_hasher(state.clone()),
+            transmits: VecDeque::new(),
+            closing: VecDeque::new(),
+            buffers: Vec::new(),
+            clients: Slab::new(),
+            by_client_id: HashMap::with_hasher(state),
+            next_session: (u64::from(config.boot) << 40) | (u64::from(config.shard.0) << 34),
+            next_client_id: 0,
+            lanes: (0..logs).map(|_| Lane::new(LogOffset::ZERO)).collect(),
+            rings: (0..logs).map(|_| Ring::new(LogOffset::ZERO)).collect(),
+            positions: zero.clone(),
+            earlier_positions: zero.clone(),
+            next_positions_ms: now.monotonic_ms + config.positions_interval_ms,
+            next_tell_ms: u64::MAX,
+            handled_qos0: zero,
+            local: Vec::new(),
+            pending: VecDeque::new(),
+            committed: LogOffset::ZERO,
+            changes: Vec::new(),
+            turn_waits: Vec::new(),
+            waits: VecDeque::new(),
+            retain_waits: (0..logs).map(|_| VecDeque::new()).collect(),
+            retained: RetainedTable::default(),
+            reads: Reads::default(),
+            pump: VecDeque::new(),
+            waiting: Vec::new(),
+            dirty: Vec::new(),
+            timers: Wheel::new(now.monotonic_ms),
+            stopping: false,
+            last_stamp: 0,
+            scratch: Vec::new(),
+            zero: vec![LogOffset::ZERO; logs].into(),
+            positions_moved: false,
+            active: 0,
+            last_appended: None,
+            route_changes: Vec::new(),
+            wills: BTreeMap::new(),
+            due_wills: Vec::new(),
+            retained_reads: BTreeMap::new(),
+            last_retained_read: 0,
+            config,
+        }
+    }
+
+    /// Before the first turn: the first routing table, its writer for shard 0, and where every log's
+    /// durable records end.
+    ///
+    /// # Panics
+    /// When `ends` has not one offset per shard.
+    pub fn start(
+        &mut self,
+        table: Arc<RoutingTable>,
+        writer: Option<engine_topic::Writer>,
+        ends: &[LogOffset],
+    ) {
+        assert_eq!(ends.len(), self.lanes.len(), "one end per log");
+        self.barriers.start(table.version());
+        self.counters.routing_version = table.version();
+        self.table = table;
+        self.routing = writer.map(Routing::new);
+        self.positions = ends.to_vec();
+        self.earlier_positions = ends.to_vec();
+        self.handled_qos0 = ends.to_vec();
+        self.rings = ends.iter().map(|end| Ring::new(*end)).collect();
+        let own = ends
+            .get(self.config.shard.index())
+            .copied()
+            .unwrap_or_default();
+        self.lanes = ends.iter().map(|_| Lane::new(own)).collect();
+        self.committed = own;
+    }
+
+    /// A client's socket has been handed to this shard.
+    pub fn connected(&mut self, now: Now, connection: ConnectionId) {
+        self.now = now;
+        self.connections
+            .insert(connection, Connection::new(now.monotonic_ms));
+        self.counters.connections = self.connections.len() as u64;
+        let deadline = now.monotonic_ms + crate::connect::CONNECT_TIMEOUT_MS;
+        self.timers.arm(deadline, Timer::KeepAlive(connection));
+    }
+
+    /// Bytes from a client, from a packet boundary on. Returns how many were used; the caller brings
+    /// the others again, with more.
+    pub fn received<S: Store>(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        bytes: &[u8],
+        store: &mut S,
+    ) -> usize {
+        self.now = now;
+        let Some(link) = self.connections.get_mut(&connection) else {
+            return bytes.len();
+        };
+        link.last_ms = now.monotonic_ms;
+        if link.stage == Stage::Open && link.stalled.is_empty() {
+            return self.packets(connection, bytes, store);
+        }
+        self.received_early(connection, bytes, store)
+    }
+
+    /// The client's socket is gone.
+    pub fn disconnected<S: Store>(&mut self, now: Now, connection: ConnectionId, _store: &mut S) {
+        self.now = now;
+        if let Some(link) = self.connections.remove(&connection) {
+            self.counters.connections = self.connections.len() as u64;
+            if let Some(client) = link.client {
+                self.detach(client, true);
+            }
+        }
+    }
+
+    /// A batch from another shard.
+    pub fn mesh<S: Store>(&mut self, now: Now, from: ShardId, batch: MeshBatch, store: &mut S) {
+        self.now = now;
+        self.adopt(batch.routing, store);
+        for message in batch.messages {
+            self.mesh_message(from, message, store);
+        }
+        self.after_positions_moved(store);
+    }
+
+    /// The store's durable watermark has moved.
+    pub fn committed<S: Store>(&mut self, now: Now, store: &mut S) {
+        self.now = now;
+        let durable = store.durable();
+        if durable <= self.committed {
+            return;
+        }
+        self.publish_durable(durable, store);
+        self.committed = durable;
+        let own = self.config.shard.index();
+        self.move_position(own, durable);
+        for lane in &mut self.lanes {
+            lane.durable(durable);
+        }
+        let behind = self.lanes.iter().any(|lane| lane.is_behind(durable));
+        if behind && self.next_tell_ms == u64::MAX {
+            self.next_tell_ms = self.now.monotonic_ms + LANE_TELL_MS;
+        }
+        self.settle_waits(durable, store);
+        self.retain_applied(self.config.shard, durable);
+        self.after_positions_moved(store);
+    }
+
+    /// Time has passed; at [`Self::next_timeout`] or later.
+    pub fn tick<S: Store>(&mut self, now: Now, store: &mut S) {
+        self.now = now;
+        let mut fired = Vec::new();
+        self.timers.advance(now.monotonic_ms, &mut fired);
+        for timer in fired {
+            match timer {
+                Timer::KeepAlive(connection) => self.check_keep_alive(connection),
+                Timer::Will(client_id, session) => self.check_will(&client_id, session),
+                Timer::Expiry(key) => self.check_expiry(key, store),
+            }
+        }
+        if now.monotonic_ms >= self.next_tell_ms {
+            self.next_tell_ms = u64::MAX;
+            for lane in &mut self.lanes {
+                lane.tell(self.committed);
+            }
+        }
+        if now.monotonic_ms >= self.next_positions_ms {
+            self.next_positions_ms = now.monotonic_ms + self.config.positions_interval_ms;
+            self.store_positions();
+        }
+    }
+
+    /// When to call [`Self::tick`], monotonic milliseconds.
+    #[must_use]
+    pub fn next_timeout(&self) -> u64 {
+        if !self.pump.is_empty() {
+            return self.now.monotonic_ms;
+        }
+        let positions = if self.wants_positions() {
+            self.next_positions_ms
+        } else {
+            u64::MAX
+        };
+        self.timers.next_ms().min(self.next_tell_ms).min(positions)
+    }
+
+    /// The end of a turn: gives what was gathered to the log, the lanes and the sessions.
+    pub fn end_turn<S: Store>(&mut self, now: Now, store: &mut S) {
+        self.now = now;
+        let local = std::mem::take(&mut self.local);
+        for event in local {
+            self.deliver(&Arc::new(event));
+        }
+        self.publish_wills(store);
+        let changes = std::mem::take(&mut self.route_changes);
+        self.route_change(changes, store);
+        self.write_routing(store);
+        self.pump_clients(store);
+        self.flush_changes(store);
+        self.counters.pending = self.pending.len() as u64;
+    }
+
+    /// Whether sockets may be read: false while bounds are reached.
+    #[must_use]
+    pub fn reads_sockets(&self) -> bool {
+        self.pending.len() < self.config.pending_max
+            && self.waits.len() < self.config.pending_max
+            && self.barriers.len() < self.config.pending_max
+            && self
+                .lanes
+                .iter()
+                .all(|lane| lane.queued() < self.config.lane_events_max)
+    }
+
+    /// Bytes for a client, or the end of its connection.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        if let Some(transmit) = self.closing.pop_front() {
+            return Some(transmit);
+        }
+        while let Some(connection) = self.transmits.pop_front() {
+            if let Some(link) = self.connections.get_mut(&connection) {
+                link.queued = false;
+                let bytes =
+                    std::mem::replace(&mut link.output, self.buffers.pop().unwrap_or_default());
+                link.backlog += bytes.len();
+                if !bytes.is_empty() {
+                    return Some(Transmit {
+                        connection,
+                        bytes,
+                        close: false,
+                    });
+                }
+            }
+        }
+        None
+    }
+
+    /// What became of a transmit: `backlog` bytes of this connection wait for its socket; `spent` is
+    /// a buffer to use again.
+    pub fn transmitted(&mut self, connection: ConnectionId, backlog: usize, mut spent: Vec<u8>) {
+        if spent.capacity() > 0 && spent.capacity() <= 65_536 && self.buffers.len() < 256 {
+            spent.clear();
+            self.buffers.push(spent);
+        }
+        let Some(link) = self.connections.get_mut(&connection) else {
+            return;
+        };
+        if link.output.is_empty() && link.output.capacity() > 0 && backlog == 0 {
+            self.buffers.push(std::mem::take(&mut link.output));
+        }
+        let was = link.backlog;
+        link.backlog = backlog;
+        let client = link.client;
+        if let Some(client) = client.filter(|_| backlog < was) {
+            self.queue_pump(client);
+        }
+    }
+
+    /// What this shard has for a peer. Not to be called while the ring to that peer is full: the
+    /// lane collapses by itself.
+    pub fn poll_mesh(&mut self, to: ShardId) -> Option<MeshBatch> {
+        let lane = self.lanes.get_mut(to.index())?;
+        if lane.queued() == 0 {
+            return None;
+        }
+        Some(MeshBatch {
+            routing: Arc::clone(&self.table),
+            messages: lane.take(),
+        })
+    }
+
+    /// By log: everything below has been matched and handled by this shard, retained messages
+    /// included.
+    #[must_use]
+    pub fn positions(&self) -> &[LogOffset] {
+        &self.positions
+    }
+
+    /// This shard's counters.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(crate) const fn own_log(&self) -> LogId {
+        LogId(self.config.shard.0 as u32)
+    }
+
+    pub(crate) fn key(&self, index: u32) -> ClientKey {
+        ClientKey {
+            index,
+            session: self.clients[index].session.id,
+        }
+    }
+
+    /// The client, unless its session has ended.
+    pub(crate) fn client(&mut self, key: ClientKey) -> Option<&mut Client> {
+        let same = self
+            .clients
+            .get(key.index)
+            .is_some_and(|one| one.session.id == key.session);
+        same.then(|| &mut self.clients[key.index])
+    }
+
+    pub(crate) fn version_of(&self, connection: ConnectionId) -> Version {
+        self.connections
+            .get(&connection)
+            .map_or(Version::V311, |link| link.version)
+    }
+
+    pub(crate) fn stamp(&mut self) -> u64 {
+        self.last_stamp = (self.last_stamp + 1).max(self.now.wall_ms << 16);
+        self.last_stamp
+    }
+
+    /// Takes a stamp from another log into account: later ones of this shard are higher.
+    pub(crate) fn saw_stamp(&mut self, message: &Message) {
+        self.last_stamp = self.last_stamp.max(message.stamp);
+    }
+
+    /// Sends to a peer, or back to this shard's own machine at the end of the call.
+    pub(crate) fn send_peer<S: Store>(&mut self, to: ShardId, message: MeshMessage, store: &mut S) {
+        if to == self.config.shard {
+            self.mesh_message(to, message, store);
+        } else if let Some(lane) = self.lanes.get_mut(to.index()) {
+            lane.push(message);
+        }
+    }
+
+    /// Appends the changes gathered so far; what waits for them waits for their record.
+    pub(crate) fn flush_changes<S: Store>(&mut self, store: &mut S) {
+        if !self.changes.is_empty() {
+            let changes = std::mem::take(&mut self.changes);
+            let mut rest = changes.as_slice();
+            while !rest.is_empty() {
+                let mut bytes = 0;
+                let fits = rest.iter().take_while(|change| {
+                    bytes += change.key.len() + change.value.as_ref().map_or(0, Vec::len) + 16;
+                    bytes <= CHANGES_BYTES_MAX
+                });
+                let (now, later) = rest.split_at(fits.count().max(1));
+                store.append(&crate::port::NewRecord {
+                    message: None,
+                    changes: now,
+                });
+                rest = later;
+            }
+            self.changes = changes;
+            self.changes.clear();
+        }
+        let end = store.appended();
+        self.waits
+            .extend(self.turn_waits.drain(..).map(|wait| (end, wait)));
+    }
+
+    /// Queues a change of state and what is to happen when it is durable.
+    pub(crate) fn change(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+
+    /// Something to do once all changes so far are durable.
+    pub(crate) fn when_durable(&mut self, wait: Wait) {
+        self.turn_waits.push(wait);
+    }
+
+    pub(crate) fn mark_dirty(&mut self, index: u32) {
+        let key = self.key(index);
+        let session = &mut self.clients[index].session;
+        if session.is_durable() && !session.dirty {
+            session.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    pub(crate) fn queue_pump(&mut self, index: u32) {
+        let key = self.key(index);
+        let client = &mut self.clients[index];
+        let wanted = client.session.behind.is_some()
+            || !client.resend.is_empty()
+            || !client.retained.is_empty()
+            || !client.held.is_empty();
+        if wanted && !client.queued && client.connection.is_some() {
+            client.queued = true;
+            self.pump.push_back(key);
+        }
+    }
+
+    /// Seconds left of a message's life, or `None` when it is over.
+    pub(crate) fn life(&self, body: &engine_session::Body<'_>) -> Option<Option<u32>> {
+        let left = body.remaining_expiry_s(self.now.wall_ms)?;
+        Some((left != NO_EXPIRY).then_some(left))
+    }
+
+    pub(crate) fn address(&self, offset: LogOffset) -> Address {
+        Address {
+            log: self.own_log(),
+            offset,
+        }
+    }
+}

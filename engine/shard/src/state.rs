@@ -1,0 +1,265 @@
+//! Keys and values of the state store's tables, as the shard writes them.
+//!
+//! ```text
+//! table          key                              value
+//! 1 Session      client id                        SessionRecord
+//! 2 Subscription session id u64 BE, filter        Subscription
+//! 3 Progress     session id u64 BE                Progress
+//! 4 Outbound     session id u64 BE, log u32 BE,   Delivery, or the one byte 0: complete
+//!                offset u64 BE
+//! 5 Inbound      session id u64 BE, id u16 BE     empty
+//! 6 Will         client id                        Will
+//! 7 Retained     topic                            version 1, address, stamp u64, publisher u64,
+//!                                                 QoS u8, then the message body; a body with an
+//!                                                 empty payload is the tombstone of a delete
+//! 9 Positions    boot u32 BE                      offsets
+//! ```
+//! Numbers in values are little endian.
+
+use bytes::Bytes;
+use engine_mqtt::QoS;
+use engine_session::wire::{Fields, ValueError, put_address, put_offsets};
+use engine_session::{
+    Address, Delivery, LogId, LogOffset, Message, Progress, SessionRecord, Subscription, Will,
+};
+
+use crate::port::{Change, Table};
+
+fn put(table: Table, key: Vec<u8>, value: Vec<u8>) -> Change {
+    Change {
+        table,
+        key,
+        value: Some(value),
+    }
+}
+
+fn delete(table: Table, key: Vec<u8>) -> Change {
+    Change {
+        table,
+        key,
+        value: None,
+    }
+}
+
+fn key(session: u64, rest: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(8 + rest.len());
+    #[expect(clippy::big_endian_bytes, reason = "keys sort by number")]
+    key.extend_from_slice(&session.to_be_bytes());
+    key.extend_from_slice(rest);
+    key
+}
+
+#[expect(clippy::big_endian_bytes, reason = "keys sort by number")]
+fn address_key(session: u64, at: Address) -> Vec<u8> {
+    let mut key = key(session, &at.log.0.to_be_bytes());
+    key.extend_from_slice(&at.offset.0.to_be_bytes());
+    key
+}
+
+/// Splits a key that starts with a session id.
+pub(crate) fn split_key<'a>(
+    what: &'static str,
+    key: &'a [u8],
+) -> Result<(u64, &'a [u8]), ValueError> {
+    let (id, rest) = key.split_first_chunk::<8>().ok_or(ValueError::Short {
+        what,
+        got: key.len(),
+    })?;
+    #[expect(clippy::big_endian_bytes, reason = "keys sort by number")]
+    let id = u64::from_be_bytes(*id);
+    Ok((id, rest))
+}
+
+pub(crate) fn session(record: &SessionRecord) -> Change {
+    put(
+        Table::Session,
+        record.client_id.as_bytes().to_vec(),
+        record.encode(),
+    )
+}
+
+pub(crate) fn no_session(client_id: &str) -> Change {
+    delete(Table::Session, client_id.as_bytes().to_vec())
+}
+
+pub(crate) fn subscription(session: u64, one: &Subscription) -> Change {
+    put(
+        Table::Subscription,
+        key(session, one.filter.as_bytes()),
+        one.encode(),
+    )
+}
+
+pub(crate) fn no_subscription(session: u64, filter: &str) -> Change {
+    delete(Table::Subscription, key(session, filter.as_bytes()))
+}
+
+pub(crate) fn progress(session: u64, progress: &Progress) -> Change {
+    put(Table::Progress, key(session, &[]), progress.encode())
+}
+
+pub(crate) fn no_progress(session: u64) -> Change {
+    delete(Table::Progress, key(session, &[]))
+}
+
+pub(crate) fn outbound(session: u64, delivery: &Delivery) -> Change {
+    let mut value = Vec::new();
+    delivery.encode(&mut value);
+    put(
+        Table::Outbound,
+        address_key(session, delivery.address),
+        value,
+    )
+}
+
+pub(crate) fn outbound_complete(session: u64, at: Address) -> Change {
+    put(Table::Outbound, address_key(session, at), vec![0])
+}
+
+pub(crate) fn no_outbound(session: u64, at: Address) -> Change {
+    delete(Table::Outbound, address_key(session, at))
+}
+
+/// What an outbound QoS 2 row says.
+pub(crate) enum Outbound {
+    Complete(Address),
+    Open(Delivery),
+}
+
+#[expect(clippy::big_endian_bytes, reason = "keys sort by number")]
+pub(crate) fn read_outbound(rest: &[u8], value: &[u8]) -> Result<Outbound, ValueError> {
+    let what = "outbound delivery";
+    let short = ValueError::Short {
+        what,
+        got: rest.len(),
+    };
+    let (log, offset) = rest.split_first_chunk::<4>().ok_or(short)?;
+    let (offset, _) = offset.split_first_chunk::<8>().ok_or(short)?;
+    if value == [0] {
+        let log = LogId(u32::from_be_bytes(*log));
+        let offset = LogOffset(u64::from_be_bytes(*offset));
+        return Ok(Outbound::Complete(Address { log, offset }));
+    }
+    let mut fields = Fields::new(what, value);
+    let delivery = Delivery::decode(&mut fields)?;
+    fields.end()?;
+    Ok(Outbound::Open(delivery))
+}
+
+#[expect(clippy::big_endian_bytes, reason = "keys sort by number")]
+pub(crate) fn inbound(session: u64, packet_id: u16) -> Change {
+    put(
+        Table::Inbound,
+        key(session, &packet_id.to_be_bytes()),
+        Vec::new(),
+    )
+}
+
+#[expect(clippy::big_endian_bytes, reason = "keys sort by number")]
+pub(crate) fn no_inbound(session: u64, packet_id: u16) -> Change {
+    delete(Table::Inbound, key(session, &packet_id.to_be_bytes()))
+}
+
+#[expect(clippy::big_endian_bytes, reason = "keys sort by number")]
+pub(crate) fn read_packet_id(rest: &[u8]) -> Result<u16, ValueError> {
+    let short = ValueError::Short {
+        what: "inbound packet id",
+        got: rest.len(),
+    };
+    let (id, _) = rest.split_first_chunk::<2>().ok_or(short)?;
+    Ok(u16::from_be_bytes(*id))
+}
+
+pub(crate) fn will(client_id: &str, will: &Will) -> Change {
+    put(Table::Will, client_id.as_bytes().to_vec(), will.encode())
+}
+
+pub(crate) fn no_will(client_id: &str) -> Change {
+    delete(Table::Will, client_id.as_bytes().to_vec())
+}
+
+#[expect(clippy::big_endian_bytes, reason = "keys sort by number")]
+pub(crate) fn positions(boot: u32, offsets: &[LogOffset]) -> Change {
+    let mut value = vec![1];
+    put_offsets(&mut value, offsets);
+    put(Table::Positions, boot.to_be_bytes().to_vec(), value)
+}
+
+#[expect(clippy::big_endian_bytes, reason = "keys sort by number")]
+pub(crate) fn read_positions(
+    key: &[u8],
+    value: &[u8],
+) -> Result<(u32, Vec<LogOffset>), ValueError> {
+    let what = "positions";
+    let (boot, _) = key.split_first_chunk::<4>().ok_or(ValueError::Short {
+        what,
+        got: key.len(),
+    })?;
+    let mut fields = Fields::new(what, value);
+    let version = fields.u8()?;
+    if version != 1 {
+        return Err(ValueError::Unknown {
+            what: "positions version",
+            got: u64::from(version),
+        });
+    }
+    let offsets = fields.offsets()?;
+    fields.end()?;
+    Ok((u32::from_be_bytes(*boot), offsets))
+}
+
+/// The row of a retained message (or, with an empty payload, of its tombstone) under its topic.
+///
+/// # Errors
+/// [`ValueError::Text`] when the message's body cannot be read.
+pub fn retained_change(message: &Message) -> Result<Change, ValueError> {
+    let body = message.parts().map_err(|_| ValueError::Text {
+        what: "retained message",
+    })?;
+    let mut value = vec![1];
+    put_address(&mut value, message.address);
+    value.extend_from_slice(&message.stamp.to_le_bytes());
+    value.extend_from_slice(&message.publisher.to_le_bytes());
+    value.push(message.qos as u8);
+    value.extend_from_slice(&message.body);
+    Ok(put(Table::Retained, body.topic.as_bytes().to_vec(), value))
+}
+
+/// Reads a value that [`retained_change`] wrote.
+///
+/// # Errors
+/// [`ValueError`] when it is not one.
+pub fn read_retained(value: &[u8]) -> Result<Message, ValueError> {
+    const HEADER_LEN: usize = 1 + 12 + 8 + 8 + 1;
+    let what = "retained message";
+    let short = ValueError::Short {
+        what,
+        got: value.len(),
+    };
+    let (header, body) = value.split_at_checked(HEADER_LEN).ok_or(short)?;
+    let mut fields = Fields::new(what, header);
+    let version = fields.u8()?;
+    if version != 1 {
+        return Err(ValueError::Unknown {
+            what: "retained version",
+            got: u64::from(version),
+        });
+    }
+    let address = fields.address()?;
+    let stamp = fields.u64()?;
+    let publisher = fields.u64()?;
+    let qos = fields.u8()?;
+    let qos = QoS::from_bits(qos).ok_or(ValueError::Unknown {
+        what: "retained QoS",
+        got: u64::from(qos),
+    })?;
+    let body = Bytes::copy_from_slice(body);
+    Ok(Message {
+        address,
+        stamp,
+        publisher,
+        qos,
+        retain: true,
+        body,
+    })
+}

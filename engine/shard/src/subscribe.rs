@@ -1,0 +1,299 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+//!
+//! A subscription begins at its cuts: the offsets at which every shard adopted the routing version
+//! that has it. SUBACK is sent when all have and the subscription is durable, so nothing published
+//! after it is missed.
+
+use std::sync::Arc;
+
+use engine_mqtt::{QoS, ReasonCode, RetainHandling};
+use engine_session::{LogOffset, Subscription};
+
+use crate::barrier::Goal;
+use crate::client::ClientKey;
+use crate::interest::{Member, Need};
+use crate::port::{ConnectionId, Store};
+use crate::shard::Shard;
+use crate::state;
+use crate::waits::Wait;
+
+/// SUBSCRIBE and UNSUBSCRIBE packets of one connection that wait, at most.
+const REQUESTS_MAX: u16 = 64;
+
+/// One filter of a SUBSCRIBE.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) filter: Arc<str>,
+    pub(crate) qos: QoS,
+    pub(crate) no_local: bool,
+    pub(crate) retain_as_published: bool,
+    pub(crate) retain_handling: RetainHandling,
+    pub(crate) id: Option<u32>,
+}
+
+/// A SUBSCRIBE under way.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) connection: ConnectionId,
+    pub(crate) client: ClientKey,
+    pub(crate) packet_id: u16,
+    /// In the packet's order; an UNSUBSCRIBE that came meanwhile takes its filter out.
+    pub(crate) filters: Vec<Result<Wanted, ReasonCode>>,
+}
+
+/// What a SUBACK says.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) connection: ConnectionId,
+    pub(crate) client: ClientKey,
+    pub(crate) packet_id: u16,
+    pub(crate) reasons: Vec<ReasonCode>,
+    /// Retained messages follow for so many of the filters.
+    pub(crate) retained: usize,
+}
+
+const fn granted(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::Success,
+        QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
+    }
+}
+
+impl Shard {
+    /// A client's SUBSCRIBE, its filters being valid.
+    pub(crate) fn on_subscribe<S: Store>(&mut self, mut request: Request, store: &mut S) {
+        let Some(link) = self.connections.get_mut(&request.connection) else {
+            return;
+        };
+        link.subscribing += 1;
+        if link.subscribing > REQUESTS_MAX {
+            self.fail(request.connection, ReasonCode::QuotaExceeded);
+            return;
+        }
+        let room = self.config.subscriptions_max.saturating_sub(
+            self.clients[request.client.index]
+                .session
+                .subscriptions
+                .len(),
+        );
+        let mut changes = Vec::new();
+        for (count, wanted) in request.filters.iter_mut().enumerate() {
+            let Ok(one) = wanted else { continue };
+            if count >= room {
+                *wanted = Err(ReasonCode::QuotaExceeded);
+                continue;
+            }
+            changes.push(
+                self.interest
+                    .add(&one.filter, Need::of(&one.filter, one.qos, true)),
+            );
+        }
+        self.route_barrier(changes, Goal::Subscribe(Box::new(request)), store);
+    }
+
+    /// Every shard routes by the new subscriptions: they take effect.
+    pub(crate) fn subscribed<S: Store>(&mut self, request: Request, store: &mut S) {
+        let key = request.client;
+        let Request {
+            connection,
+            packet_id,
+            filters,
+            ..
+        } = request;
+        let alive = self
+            .client(key)
+            .is_some_and(|client| client.connection == Some(connection));
+        if !alive {
+            self.release_interest(&filters);
+            return;
+        }
+        let cuts = self.cuts();
+        let mut reasons = Vec::with_capacity(filters.len());
+        let mut retained = 0;
+        for wanted in filters {
+            match wanted {
+                Ok(wanted) => {
+                    reasons.push(granted(wanted.qos));
+                    retained += usize::from(self.subscribe(key, wanted, &cuts));
+                }
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        let answer = Answer {
+            connection,
+            client: key,
+            packet_id,
+            reasons,
+            retained,
+        };
+        let durable = self.clients[key.index].session.is_durable();
+        if durable {
+            self.when_durable(Wait::SubAck(Box::new(answer)));
+        } else {
+            self.send_suback(answer, store);
+        }
+    }
+
+    /// Adds one subscription; says whether retained messages are to follow.
+    fn subscribe(&mut self, key: ClientKey, wanted: Wanted, cuts: &Arc<[LogOffset]>) -> bool {
+        let filter_id = self.table.filter(&wanted.filter).map(|entry| entry.id);
+        let session = &mut self.clients[key.index].session;
+        let old = session.subscriptions.find(&wanted.filter).cloned();
+        let upgrade = old
+            .as_ref()
+            .is_some_and(|old| old.qos == QoS::AtMostOnce && wanted.qos > QoS::AtMostOnce);
+        let kept = old
+            .as_ref()
+            .filter(|_| !upgrade)
+            .map(|old| Arc::clone(&old.cuts));
+        let subscription = Arc::new(Subscription {
+            filter: wanted.filter,
+            filter_id,
+            qos: wanted.qos,
+            no_local: wanted.no_local,
+            retain_as_published: wanted.retain_as_published,
+            id: wanted.id,
+            cuts: kept.unwrap_or_else(|| Arc::clone(cuts)),
+        });
+        session.subscriptions.insert(Arc::clone(&subscription));
+        let change = session
+            .is_durable()
+            .then(|| state::subscription(session.id, &subscription));
+        self.changes.extend(change);
+        if let Some(old) = &old {
+            // The new subscription counts in the routing table since SUBSCRIBE came.
+            let need = Need::of(&old.filter, old.qos, true);
+            if let Some(change) = self.interest.remove(&old.filter, need) {
+                self.route_changes.push(change);
+            }
+        } else {
+            self.counters.subscriptions += 1;
+        }
+        if let Some(id) = filter_id {
+            let member = Member {
+                client: key.index,
+                subscription: Arc::clone(&subscription),
+            };
+            self.interest.join(id, member);
+        }
+        let retained = match wanted.retain_handling {
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => old.is_none(),
+            RetainHandling::DoNotSend => false,
+        };
+        if retained {
+            self.begin_retained(key, subscription, Arc::clone(cuts));
+        }
+        retained
+    }
+
+    fn release_interest(&mut self, filters: &[Result<Wanted, ReasonCode>]) {
+        for wanted in filters.iter().flatten() {
+            let need = Need::of(&wanted.filter, wanted.qos, true);
+            if let Some(change) = self.interest.remove(&wanted.filter, need) {
+                self.route_changes.push(change);
+            }
+        }
+    }
+
+    /// SUBACK, and after it the retained messages.
+    pub(crate) fn send_suback<S: Store>(&mut self, answer: Answer, store: &mut S) {
+        let Answer {
+            connection,
+            client: key,
+            packet_id,
+            reasons,
+            retained,
+        } = answer;
+        if let Some(link) = self.connections.get_mut(&connection) {
+            link.subscribing -= 1;
+        }
+        self.write_suback(connection, packet_id, &reasons);
+        let Some(client) = self.client(key) else {
+            return;
+        };
+        if client.connection != Some(connection) {
+            return;
+        }
+        let waiting = client.retained.iter_mut().filter(|job| !job.started);
+        for job in waiting.take(retained) {
+            job.started = true;
+        }
+        self.send_retained(key.index, store);
+        self.queue_pump(key.index);
+    }
+
+    /// A client's UNSUBSCRIBE.
+    pub(crate) fn on_unsubscribe(
+        &mut self,
+        index: u32,
+        connection: ConnectionId,
+        packet_id: u16,
+        filters: &[&str],
+    ) {
+        let mut reasons = Vec::with_capacity(filters.len());
+        for filter in filters {
+            let cancelled = self.cancel_requests(index, Some(filter));
+            let removed = self.unsubscribe(index, filter);
+            let known = cancelled || removed;
+            reasons.push(if known {
+                ReasonCode::Success
+            } else {
+                ReasonCode::NoSubscriptionExisted
+            });
+        }
+        if let Some(link) = self.connections.get_mut(&connection) {
+            link.subscribing += 1;
+        }
+        if self.clients[index].session.is_durable() {
+            self.when_durable(Wait::UnsubAck(connection, packet_id, reasons));
+        } else {
+            self.send_unsuback(connection, packet_id, &reasons);
+        }
+    }
+
+    fn unsubscribe(&mut self, index: u32, filter: &str) -> bool {
+        let session = &mut self.clients[index].session;
+        let Some(old) = session.subscriptions.remove(filter) else {
+            return false;
+        };
+        let change = session
+            .is_durable()
+            .then(|| state::no_subscription(session.id, filter));
+        self.changes.extend(change);
+        self.counters.subscriptions -= 1;
+        if let Some(id) = old.filter_id {
+            self.interest.leave(id, index);
+        }
+        let need = Need::of(&old.filter, old.qos, true);
+        if let Some(change) = self.interest.remove(&old.filter, need) {
+            self.route_changes.push(change);
+        }
+        true
+    }
+
+    /// Takes filters out of SUBSCRIBE packets that are under way: one, or all of a client's.
+    pub(crate) fn cancel_requests(&mut self, index: u32, filter: Option<&str>) -> bool {
+        let mut gone = Vec::new();
+        for request in self
+            .barriers
+            .requests()
+            .filter(|request| request.client.index == index)
+        {
+            for wanted in &mut request.filters {
+                let hit = wanted
+                    .as_ref()
+                    .is_ok_and(|one| filter.is_none_or(|f| *one.filter == *f));
+                if hit {
+                    let reason = wanted
+                        .as_ref()
+                        .map_or(ReasonCode::Success, |one| granted(one.qos));
+                    gone.push(std::mem::replace(wanted, Err(reason)));
+                }
+            }
+        }
+        self.release_interest(&gone);
+        !gone.is_empty()
+    }
+}

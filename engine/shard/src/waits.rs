@@ -1,0 +1,167 @@
+//! What waits for the log to be durable: acknowledgements, first sends of QoS 2, answers to
+//! SUBSCRIBE. One queue in log order; nothing is answered before its record is on disk.
+
+use std::sync::Arc;
+
+use engine_mqtt::{QoS, ReasonCode};
+use engine_session::{Address, LogOffset, Message};
+
+use crate::client::ClientKey;
+use crate::port::{ConnectionId, Event, MeshMessage, Route, ShardId, Store};
+use crate::shard::Shard;
+
+/// A publication that is appended and not yet durable.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) offset: LogOffset,
+    pub(crate) end: LogOffset,
+    /// Whom to notify; none at QoS 0, whose events have gone already.
+    pub(crate) route: Option<Arc<Route>>,
+    /// The retained message's owner.
+    pub(crate) owner: Option<ShardId>,
+    /// The acknowledgement to send.
+    pub(crate) ack: Option<Ack>,
+}
+
+/// An acknowledgement of an inbound publication.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ack {
+    pub(crate) connection: ConnectionId,
+    pub(crate) packet_id: u16,
+    pub(crate) qos: QoS,
+}
+
+/// Something to do when a record is durable.
+#[derive(Debug)]
+pub(crate) enum Wait {
+    /// PUBACK or PUBREC.
+    Ack(Ack),
+    /// PUBREC for a publication that came again.
+    PubRec(ConnectionId, u16),
+    /// PUBCOMP.
+    PubComp(ConnectionId, u16, ReasonCode),
+    /// One of the conditions of a CONNACK.
+    Greeting(ConnectionId),
+    /// SUBACK, and then the retained messages.
+    SubAck(Box<crate::subscribe::Answer>),
+    /// UNSUBACK.
+    UnsubAck(ConnectionId, u16, Vec<ReasonCode>),
+    /// The first PUBLISH of a QoS 2 delivery, its mapping being durable.
+    Publish(ClientKey, u16, Message),
+    /// PUBREL, the PUBREC being durable.
+    PubRel(ClientKey, u16),
+    /// Completed deliveries that the stored places have passed.
+    Forget(Vec<(ClientKey, Vec<Address>)>),
+}
+
+impl Shard {
+    /// Publications below the durable watermark become visible: events go on the lanes in log order.
+    pub(crate) fn publish_durable<S: Store>(&mut self, durable: LogOffset, store: &mut S) {
+        while self.pending.front().is_some_and(|one| one.end <= durable) {
+            let Some(one) = self.pending.pop_front() else {
+                return;
+            };
+            let Some(message) = store.message(one.offset) else {
+                unreachable!("a record that has just become durable is in the log's memory");
+            };
+            if let Some(route) = one.route {
+                self.notify(&message, &route);
+            }
+            match (one.owner, one.ack) {
+                (Some(owner), ack) => self.retain(owner, message, ack, store),
+                (None, Some(ack)) => self.acknowledge(ack),
+                (None, None) => {}
+            }
+        }
+    }
+
+    /// Sends a publication to every shard with interest.
+    pub(crate) fn notify(&mut self, message: &Message, route: &Arc<Route>) {
+        for (shard, _) in &route.filters {
+            let event = Event {
+                message: message.clone(),
+                route: Arc::clone(route),
+            };
+            if *shard == self.config.shard {
+                self.deliver(&Arc::new(event));
+            } else if let Some(lane) = self.lanes.get_mut(shard.index()) {
+                lane.push_event(event, &self.config, &mut self.counters);
+            }
+        }
+    }
+
+    fn retain<S: Store>(
+        &mut self,
+        owner: ShardId,
+        message: Message,
+        ack: Option<Ack>,
+        store: &mut S,
+    ) {
+        let offset = message.address.offset;
+        if owner == self.config.shard {
+            self.apply_retained(message, store);
+            if let Some(ack) = ack {
+                self.acknowledge(ack);
+            }
+            return;
+        }
+        if let Some(lane) = self.lanes.get_mut(owner.index()) {
+            lane.push_retain(message, &self.config, &mut self.counters);
+        }
+        if let (Some(ack), Some(waits)) = (ack, self.retain_waits.get_mut(owner.index())) {
+            waits.push_back((offset, Wait::Ack(ack)));
+        }
+    }
+
+    /// A topic owner has applied all retained messages of this log below an offset.
+    pub(crate) fn retain_applied(&mut self, owner: ShardId, upto: LogOffset) {
+        let Some(waits) = self.retain_waits.get_mut(owner.index()) else {
+            return;
+        };
+        let ready = waits.partition_point(|(offset, _)| *offset < upto);
+        let ready: Vec<_> = waits.drain(..ready).collect();
+        for (_, wait) in ready {
+            if let Wait::Ack(ack) = wait {
+                self.acknowledge(ack);
+            }
+        }
+    }
+
+    /// Does what waited for the log to be durable up to here.
+    pub(crate) fn settle_waits<S: Store>(&mut self, durable: LogOffset, store: &mut S) {
+        while self.waits.front().is_some_and(|(end, _)| *end <= durable) {
+            let Some((_, wait)) = self.waits.pop_front() else {
+                return;
+            };
+            self.settle(wait, store);
+        }
+    }
+
+    fn settle<S: Store>(&mut self, wait: Wait, store: &mut S) {
+        match wait {
+            Wait::Ack(ack) => self.acknowledge(ack),
+            Wait::PubRec(connection, packet_id) => self.send_pubrec(connection, packet_id, true),
+            Wait::PubComp(connection, packet_id, reason) => {
+                self.send_pubcomp(connection, packet_id, reason);
+            }
+            Wait::Greeting(connection) => self.greet(connection, store),
+            Wait::SubAck(answer) => self.send_suback(*answer, store),
+            Wait::UnsubAck(connection, packet_id, reasons) => {
+                self.send_unsuback(connection, packet_id, &reasons);
+            }
+            Wait::Publish(key, packet_id, message) => self.first_publish(key, packet_id, &message),
+            Wait::PubRel(key, packet_id) => self.release(key, packet_id),
+            Wait::Forget(list) => self.forget(list),
+        }
+    }
+
+    /// Tells every other shard.
+    pub(crate) fn broadcast(&mut self, message: &MeshMessage) {
+        let own = self.config.shard.index();
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            if index != own {
+                lane.push(message.clone());
+            }
+        }
+    }
+}
