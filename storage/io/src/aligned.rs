@@ -19,7 +19,7 @@ const _: () = assert!(size_of::<Page>() == ALIGN && align_of::<Page>() == ALIGN)
 /// An owned buffer that is aligned to [`ALIGN`] and whose length is a multiple of it.
 #[derive(Clone)]
 pub struct AlignedBuf {
-    pages: Box<[Page]>,
+    pages: Vec<Page>,
 }
 
 impl AlignedBuf {
@@ -36,7 +36,9 @@ impl AlignedBuf {
         let pages = Box::new_zeroed_slice(len / ALIGN);
         // SAFETY: a page is an array of bytes, for which all zeroes is a valid value.
         let pages = unsafe { pages.assume_init() };
-        Self { pages }
+        Self {
+            pages: pages.into_vec(),
+        }
     }
 
     /// A copy of `bytes`, filled up with zeroes to the next multiple of [`ALIGN`].
@@ -45,6 +47,29 @@ impl AlignedBuf {
         let mut buf = Self::zeroed(bytes.len().next_multiple_of(ALIGN));
         buf.split_at_mut(bytes.len()).0.copy_from_slice(bytes);
         buf
+    }
+}
+
+impl AlignedBuf {
+    /// Makes the buffer `len` bytes long; what is added is zero.
+    ///
+    /// # Panics
+    /// If `len` is no multiple of [`ALIGN`].
+    pub fn resize(&mut self, len: usize) {
+        if len > self.len() {
+            let mut grown = Self::zeroed(len);
+            grown.split_at_mut(self.len()).0.copy_from_slice(self);
+            *self = grown;
+        } else {
+            assert!(
+                len.is_multiple_of(ALIGN),
+                "{len} bytes are no multiple of {ALIGN}"
+            );
+            self.pages.truncate(len / ALIGN);
+            if self.pages.capacity() > 2 * self.pages.len() + 1 {
+                self.pages.shrink_to_fit();
+            }
+        }
     }
 }
 
@@ -114,6 +139,19 @@ mod tests {
         assert_eq!(buf.len(), 2 * ALIGN);
         assert!(buf[..5000].iter().all(|byte| *byte == 7));
         assert!(buf[5000..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn resize_keeps_what_stays_and_zeroes_what_comes() {
+        let mut buf = AlignedBuf::padded(&[7; 4 * ALIGN]);
+        buf.resize(ALIGN);
+        assert_eq!(buf[..], [7; ALIGN]);
+        buf.resize(3 * ALIGN);
+        assert_eq!(
+            (buf.len(), &buf[..ALIGN], buf[ALIGN]),
+            (3 * ALIGN, &[7; ALIGN][..], 0)
+        );
+        assert!(buf.as_ptr().addr().is_multiple_of(ALIGN));
     }
 
     #[test]

@@ -1,0 +1,328 @@
+//! Reading what is no longer in memory: records and scans out of a bounded cache of chunks.
+//!
+//! Nothing here reads a disk: a call that needs bytes which are not there answers which, the
+//! caller reads them (once, for all who wait for the same chunk), inserts them and calls again.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use storage_io::{ALIGN, AlignedBuf, Disk};
+
+use crate::address::index;
+use crate::frame::{FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader};
+use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX, SCAN_BYTES};
+use crate::record::{Mismatch, Place, RECORD_HEADER_BYTES, claimed_len, parse, verify};
+use crate::segment::{Segment, segment_name};
+use crate::{Log, LogError, LogOffset, Record};
+
+/// A read that has to be done before a look-up can go on.
+#[derive(Clone, Debug)]
+pub struct ChunkRead<F> {
+    /// The file to read.
+    pub file: F,
+    /// Byte offset in the file.
+    pub offset: u64,
+    /// Bytes to read.
+    pub len: usize,
+    /// What it is, for [`Log::insert_chunk`]; equal for the same bytes.
+    pub chunk: Chunk,
+}
+
+/// Which bytes of the log a [`ChunkRead`] brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Chunk {
+    /// The log offset of the first byte.
+    at: LogOffset,
+    /// Bytes.
+    len: usize,
+    /// Bytes above this were not written yet when the read was asked for.
+    valid_upto: LogOffset,
+}
+
+/// The answer of [`Log::read`].
+#[derive(Clone, Debug)]
+pub enum Lookup<F> {
+    /// The record.
+    Ready(Record),
+    /// Read this, insert it and ask again.
+    Missing(ChunkRead<F>),
+}
+
+/// The answer of [`Log::scan`].
+#[derive(Clone, Debug)]
+pub enum Scan<F> {
+    /// The next record; go on at its end.
+    Ready(Record),
+    /// Read this, insert it and ask again.
+    Missing(ChunkRead<F>),
+    /// There are no more records.
+    End,
+}
+
+/// Chunks that were read back, bounded in bytes; the oldest goes first.
+#[derive(Debug)]
+pub(crate) struct ChunkCache {
+    chunks: BTreeMap<LogOffset, (Bytes, LogOffset)>,
+    order: VecDeque<LogOffset>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl ChunkCache {
+    pub(crate) const fn new(bytes_max: usize) -> Self {
+        Self {
+            chunks: BTreeMap::new(),
+            order: VecDeque::new(),
+            bytes: 0,
+            bytes_max,
+        }
+    }
+
+    fn insert(&mut self, at: LogOffset, bytes: Bytes, valid_upto: LogOffset) {
+        self.bytes += bytes.len();
+        if let Some((old, _)) = self.chunks.insert(at, (bytes, valid_upto)) {
+            self.bytes -= old.len();
+        } else {
+            self.order.push_back(at);
+        }
+        while self.bytes > self.bytes_max && self.order.len() > 1 {
+            let oldest = self
+                .order
+                .pop_front()
+                .and_then(|at| self.chunks.remove(&at));
+            self.bytes -= oldest.map_or(0, |(bytes, _)| bytes.len());
+        }
+    }
+
+    /// From `at` up to `end` or the end of the chunk at `base`, when that is there.
+    fn piece(&self, base: LogOffset, at: LogOffset, end: LogOffset) -> Option<Bytes> {
+        let (bytes, valid_upto) = self.chunks.get(&base)?;
+        let upto = end.min(base.plus(bytes.len()));
+        (upto <= *valid_upto).then(|| bytes.slice(at.since(base)..upto.since(base)))
+    }
+}
+
+/// Why a look-up can't be answered now.
+enum Stop<F> {
+    Missing(ChunkRead<F>),
+    Failed(LogError),
+}
+
+impl<F> From<LogError> for Stop<F> {
+    fn from(error: LogError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl<D: Disk> Log<D> {
+    /// The record at `at`, from memory or from chunks that were inserted. `len` is the caller's
+    /// guess of its length in bytes (0: none), to fetch a large one with one read.
+    ///
+    /// # Errors
+    /// [`LogError::NoRecord`] when none begins there, [`LogError::Damaged`] when the bytes on disk
+    /// are not what was written.
+    pub fn read(&self, at: LogOffset, len: usize) -> Result<Lookup<D::File>, LogError> {
+        let found = self.record(at).map_or_else(|| self.read_at(at, len), Ok);
+        match found {
+            Ok(record) => Ok(Lookup::Ready(record)),
+            Err(Stop::Missing(read)) => Ok(Lookup::Missing(read)),
+            Err(Stop::Failed(error)) => Err(error),
+        }
+    }
+
+    /// The first record at or above `from` that begins below `upto` and below the durable
+    /// watermark. `from` is the begin or the end of a record, or an end that a log told.
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`] when the bytes on disk are not what was written.
+    pub fn scan(&self, from: LogOffset, upto: LogOffset) -> Result<Scan<D::File>, LogError> {
+        let upto = upto.min(self.durable());
+        match self.scan_from(from, upto) {
+            Ok(Some(record)) => Ok(Scan::Ready(record)),
+            Ok(None) => Ok(Scan::End),
+            Err(Stop::Missing(read)) => Ok(Scan::Missing(read)),
+            Err(Stop::Failed(error)) => Err(error),
+        }
+    }
+
+    /// Takes the bytes of a [`ChunkRead`].
+    ///
+    /// # Panics
+    /// If `buf` has another length than was asked for.
+    pub fn insert_chunk(&mut self, chunk: Chunk, buf: AlignedBuf) {
+        assert!(
+            buf.len() == chunk.len,
+            "{} bytes read, {} asked for",
+            buf.len(),
+            chunk.len
+        );
+        let bytes = Bytes::from_owner(buf);
+        let mut start = 0;
+        while start < bytes.len() {
+            let end = (start + CHUNK_BYTES).min(bytes.len());
+            self.cache.insert(
+                chunk.at.plus(start),
+                bytes.slice(start..end),
+                chunk.valid_upto,
+            );
+            start = end;
+        }
+    }
+
+    fn read_at(&self, at: LogOffset, len: usize) -> Result<Record, Stop<D::File>> {
+        let segment = self.segment_of(at).ok_or(LogError::NoRecord { at })?;
+        if at.plus(RECORD_HEADER_BYTES) > segment.end || !at.0.is_multiple_of(8) {
+            return Err(LogError::NoRecord { at }.into());
+        }
+        self.record_in(segment, at, len)
+    }
+
+    fn record_in(
+        &self,
+        segment: &Segment<D::File>,
+        at: LogOffset,
+        len: usize,
+    ) -> Result<Record, Stop<D::File>> {
+        let room = segment.end.since(at);
+        let damaged = |mismatch| damage(segment, at, mismatch);
+        let head = self.bytes(segment, at, RECORD_HEADER_BYTES.min(room), len)?;
+        let claimed = claimed_len(&head, room).map_err(damaged)?;
+        let bytes = self.bytes(segment, at, claimed, len)?;
+        let place = Place {
+            log_id: self.log_id,
+            offset: at,
+            nonce: segment.header.nonce,
+        };
+        verify(&bytes, place).map_err(damaged)?;
+        Ok(parse(&bytes, place).map_err(damaged)?)
+    }
+
+    fn scan_from(&self, from: LogOffset, upto: LogOffset) -> Result<Option<Record>, Stop<D::File>> {
+        let mut at = from;
+        while at < upto {
+            let Some(segment) = self.segment_of(at).filter(|found| at < found.end) else {
+                let Some(next) = self.first_frame_above(at) else {
+                    return Ok(None);
+                };
+                at = next;
+                continue;
+            };
+            at = at.max(segment.header.first_frame());
+            match self.step(segment, at)? {
+                Step::Record => return self.record_in(segment, at, SCAN_BYTES).map(Some),
+                Step::Skip(next) => at = next,
+            }
+        }
+        Ok(None)
+    }
+
+    /// What lies at `at`: a record, or something to skip.
+    fn step(&self, segment: &Segment<D::File>, at: LogOffset) -> Result<Step, Stop<D::File>> {
+        let room = segment.end.since(at);
+        let head = self.bytes(segment, at, FRAME_HEADER_BYTES.min(room), SCAN_BYTES)?;
+        if head.get(4..8) == Some(&FRAME_MAGIC[..]) {
+            let (header, _) = FrameHeader::decode(&head, segment.header.nonce, self.log_id, at)
+                .map_err(|mismatch| damage(segment, at, mismatch))?;
+            let next = if header.records == 0 {
+                header.next()
+            } else {
+                at.plus(FRAME_HEADER_BYTES)
+            };
+            return Ok(Step::Skip(next));
+        }
+        let is_padding = head
+            .get(..8)
+            .is_some_and(|bytes| bytes.iter().all(|byte| *byte == 0));
+        if is_padding && !at.0.is_multiple_of(ALIGN as u64) {
+            return Ok(Step::Skip(LogOffset(storage_io::align_up(at.0))));
+        }
+        Ok(Step::Record)
+    }
+
+    /// `len` bytes at `at`, from memory or the cache. A read that becomes necessary brings at
+    /// least `ahead` bytes when the segment has them.
+    fn bytes(
+        &self,
+        segment: &Segment<D::File>,
+        at: LogOffset,
+        len: usize,
+        ahead: usize,
+    ) -> Result<Bytes, Stop<D::File>> {
+        if let Some(bytes) = self.tail.from(at).filter(|bytes| bytes.len() >= len) {
+            return Ok(bytes.slice(..len));
+        }
+        let end = at.plus(len);
+        let mut whole = Vec::new();
+        let mut from = at;
+        while from < end {
+            let base = chunk_base(segment, from);
+            let Some(piece) = self.cache.piece(base, from, end) else {
+                return Err(missing(segment, base, end.max(at.plus(ahead))));
+            };
+            if piece.len() == len {
+                return Ok(piece);
+            }
+            from = from.plus(piece.len());
+            whole.extend_from_slice(&piece);
+        }
+        Ok(Bytes::from(whole))
+    }
+
+    fn segment_of(&self, at: LogOffset) -> Option<&Segment<D::File>> {
+        let after = self
+            .segments
+            .partition_point(|segment| segment.header.base <= at);
+        let segment = self.segments.get(after.checked_sub(1)?)?;
+        (at < segment.header.limit()).then_some(segment)
+    }
+
+    fn first_frame_above(&self, at: LogOffset) -> Option<LogOffset> {
+        let after = self
+            .segments
+            .partition_point(|segment| segment.header.base <= at);
+        self.segments
+            .get(after)
+            .map(|segment| segment.header.first_frame())
+    }
+}
+
+enum Step {
+    Record,
+    Skip(LogOffset),
+}
+
+fn chunk_base<F>(segment: &Segment<F>, at: LogOffset) -> LogOffset {
+    let position = segment.position(at);
+    LogOffset(segment.header.base.0 + position - position % CHUNK_BYTES as u64)
+}
+
+fn missing<F: Clone>(segment: &Segment<F>, base: LogOffset, end: LogOffset) -> Stop<F> {
+    let Some(file) = segment.file.clone() else {
+        return LogError::NoRecord { at: base }.into();
+    };
+    let offset = segment.position(base);
+    let wanted = end
+        .since(base)
+        .next_multiple_of(CHUNK_BYTES)
+        .min(READ_BYTES_MAX);
+    let len = wanted.min(index(segment.header.size - offset));
+    let valid_upto = segment.end.min(base.plus(len));
+    Stop::Missing(ChunkRead {
+        file,
+        offset,
+        len,
+        chunk: Chunk {
+            at: base,
+            len,
+            valid_upto,
+        },
+    })
+}
+
+fn damage<F>(segment: &Segment<F>, at: LogOffset, mismatch: Mismatch) -> LogError {
+    LogError::damaged(
+        segment_name(segment.header.base),
+        segment.position(at),
+        mismatch,
+    )
+}

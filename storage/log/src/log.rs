@@ -1,0 +1,733 @@
+//! The commit log: records go into memory, groups of them go to disk, watermarks follow.
+//!
+//! [`Log::append`] encodes a record into the open frame. [`Log::commit`], called at the end of a
+//! turn, starts writing that frame unless a write is under way: what arrives meanwhile becomes the
+//! next frame (natural batching). [`Log::complete`] takes the end of the write and moves the
+//! watermarks. One write and its sync are in flight at a time, so what is durable is a prefix.
+//!
+//! Everything runs on the shard's core and never waits. A write or a sync that fails poisons the
+//! log: nothing more is written, and the caller ends the process.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use storage_io::{AlignedBuf, Completion, Disk, DiskError, DiskQueue, Done, Op, align_up};
+
+use crate::batch::{Batch, Seal, Sealed};
+use crate::cold::ChunkCache;
+use crate::frame::{FRAME_HEADER_BYTES, Link};
+use crate::limits::{
+    FRAME_BYTES_TARGET, MARKER_DELAY_MS, PAD_FROM_BYTES, SEGMENT_HEADER_BYTES, UNSYNCED_BYTES_HARD,
+};
+use crate::prepare::Preparation;
+use crate::record::{Place, parse};
+use crate::segment::{Segment, SegmentHeader};
+use crate::tail::Tail;
+use crate::{Durability, LogError, LogId, LogOffset, LogOptions, NewRecord, Record};
+
+/// The high byte of the tokens of this log's operations.
+const TOKEN_OWNER: u64 = 1 << 56;
+
+/// Milliseconds after which a preparation that found no space is tried again.
+const NO_SPACE_DELAY_MS: u64 = 1000;
+
+/// Where a record was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Its address.
+    pub offset: LogOffset,
+    /// The address after it: it is durable when the log is durable up to here.
+    pub end: LogOffset,
+}
+
+/// What a completion changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The watermark of [`Log::durable`].
+    pub durable: LogOffset,
+    /// Whether it moved.
+    pub advanced: bool,
+}
+
+/// One open log of one shard.
+#[derive(Debug)]
+pub struct Log<D: Disk> {
+    pub(crate) disk: D,
+    pub(crate) log_id: LogId,
+    pub(crate) options: LogOptions,
+    /// All segments by base; planned ones, without a file, come last.
+    pub(crate) segments: Vec<Segment<D::File>>,
+    pub(crate) tail: Tail,
+    pub(crate) cache: ChunkCache,
+    /// Where the next frame begins, when none is open.
+    head: Head,
+    open: Option<Batch>,
+    /// Frames that are full and wait for their turn, in order.
+    full: VecDeque<Batch>,
+    flight: Option<Flight>,
+    preparation: Option<Preparation<D>>,
+    poisoned: Option<DiskError>,
+    marks: Marks,
+    last_frame: Link,
+    /// The segment that was written last, by index.
+    written_segment: usize,
+    /// Bytes of the last group: a good guess for the next.
+    batch_bytes: usize,
+    token: u64,
+    due: Due,
+}
+
+/// Where the next frame begins.
+#[derive(Debug)]
+struct Head {
+    segment: usize,
+    at: LogOffset,
+    /// The bytes of the tail block below `at`.
+    partial: Vec<u8>,
+}
+
+/// How far everything is. Each is at or below the one before it, but `claimed`.
+#[derive(Debug)]
+struct Marks {
+    appended: LogOffset,
+    written: LogOffset,
+    synced: LogOffset,
+    /// The end of the last frame with records that was written.
+    data_end: LogOffset,
+    /// What the frame that was written last claims to be durable.
+    claim: LogOffset,
+    /// The highest claim that is durable itself.
+    claimed: LogOffset,
+}
+
+/// What the clock has asked for.
+#[derive(Debug, Default)]
+struct Due {
+    now_ms: u64,
+    appended_seen: LogOffset,
+    idle_since_ms: u64,
+    synced_at_ms: u64,
+    /// No preparing of segments before this time.
+    prepare_at_ms: u64,
+    sync: bool,
+    marker: bool,
+}
+
+#[derive(Debug)]
+enum Flight {
+    Write {
+        token: u64,
+        segment: usize,
+        sync: bool,
+        written: Written,
+    },
+    Sync {
+        token: u64,
+        upto: LogOffset,
+    },
+}
+
+#[derive(Debug)]
+struct Written {
+    origin: LogOffset,
+    start: LogOffset,
+    end: LogOffset,
+    claim: LogOffset,
+    has_records: bool,
+}
+
+impl<D: Disk> Log<D> {
+    /// A log that goes on in the last of `segments`, which is empty and ready.
+    pub(crate) fn open(
+        disk: D,
+        log_id: LogId,
+        options: LogOptions,
+        segments: Vec<Segment<D::File>>,
+        last_frame: Link,
+    ) -> Self {
+        let segment = segments.len() - 1;
+        let at = segments
+            .last()
+            .map_or(LogOffset(0), |last| last.header.first_frame());
+        Self {
+            disk,
+            log_id,
+            tail: Tail::new(options.tail_bytes_max),
+            cache: ChunkCache::new(options.cache_bytes_max),
+            options,
+            segments,
+            head: Head {
+                segment,
+                at,
+                partial: Vec::new(),
+            },
+            open: None,
+            full: VecDeque::new(),
+            flight: None,
+            preparation: None,
+            poisoned: None,
+            marks: Marks {
+                appended: at,
+                written: at,
+                synced: at,
+                data_end: at,
+                claim: at,
+                claimed: at,
+            },
+            last_frame,
+            written_segment: segment,
+            batch_bytes: 0,
+            token: TOKEN_OWNER,
+            due: Due {
+                appended_seen: at,
+                ..Due::default()
+            },
+        }
+    }
+
+    /// Appends a record in memory. Everything appended until the next commit starts is one frame,
+    /// unless a frame or a segment gets full.
+    ///
+    /// # Panics
+    /// If the record is larger than [`LogOptions::record_bytes_max`], is in more than
+    /// [`RECORD_QUEUES_MAX`](crate::RECORD_QUEUES_MAX) queues, or if far more was appended than
+    /// [`Log::is_full`] allows.
+    pub fn append(&mut self, record: &NewRecord<'_>) -> Appended {
+        let len = record.encoded_len();
+        let limit = self.options.record_bytes_max();
+        assert!(
+            len <= limit,
+            "a record of {len} bytes; the limit is {limit}"
+        );
+        let unsynced = self.marks.appended.since(self.marks.synced) as u64;
+        assert!(
+            unsynced < UNSYNCED_BYTES_HARD,
+            "{unsynced} bytes are not durable"
+        );
+        self.make_room(len);
+        let nonce = self.segment_header(self.head.segment).nonce;
+        let batch = self.open_batch();
+        let appended = batch.push(record, len, nonce);
+        self.marks.appended = appended.end;
+        appended
+    }
+
+    /// Starts a group commit when there is something to write and no write is under way, and the
+    /// next step of preparing a segment. Call it at the end of every turn.
+    ///
+    /// # Errors
+    /// [`LogError::Poisoned`] when the log is, or becomes so because a segment can't be created.
+    pub fn commit(&mut self, queue: &mut impl DiskQueue<D::File>) -> Result<(), LogError> {
+        if let Some(error) = &self.poisoned {
+            return Err(LogError::Poisoned(error.clone()));
+        }
+        if let Err(error) = self.prepare(queue) {
+            return Err(self.poison(error));
+        }
+        if self.flight.is_none() {
+            self.start(queue);
+        }
+        Ok(())
+    }
+
+    /// Whether the operation with this token is this log's, so that its completion belongs here.
+    #[must_use]
+    pub const fn owns(token: u64) -> bool {
+        token & (0xff << 56) == TOKEN_OWNER
+    }
+
+    /// Takes the end of an operation that the log has submitted.
+    ///
+    /// # Errors
+    /// [`LogError::Poisoned`] when it failed, and ever after.
+    ///
+    /// # Panics
+    /// If the log never submitted it.
+    pub fn complete(&mut self, completion: Completion) -> Result<Progress, LogError> {
+        if let Some(error) = &self.poisoned {
+            return Err(LogError::Poisoned(error.clone()));
+        }
+        let before = self.durable();
+        let Completion { token, result } = completion;
+        let outcome = if self
+            .preparation
+            .as_ref()
+            .is_some_and(|next| next.owns(token))
+        {
+            self.prepared(result)
+        } else {
+            self.landed(token, result)
+        };
+        outcome.map_err(|error| self.poison(error))?;
+        let durable = self.durable();
+        Ok(Progress {
+            durable,
+            advanced: durable > before,
+        })
+    }
+
+    /// Tells the time, in milliseconds of any monotonic clock. Call it at least every 50 ms while
+    /// [`Log::needs_tick`]: it makes syncs and the marker of an idle log due, which the next
+    /// [`Log::commit`] writes.
+    pub fn tick(&mut self, now_ms: u64) {
+        let due = &mut self.due;
+        due.now_ms = now_ms;
+        if due.appended_seen != self.marks.appended {
+            due.appended_seen = self.marks.appended;
+            due.idle_since_ms = now_ms;
+        }
+        if let Some(interval) = self.options.durability.sync_interval_ms()
+            && now_ms.saturating_sub(due.synced_at_ms) >= interval
+            && self.marks.synced < self.marks.appended
+        {
+            due.sync = true;
+            due.synced_at_ms = now_ms;
+        }
+        if now_ms.saturating_sub(due.idle_since_ms) >= MARKER_DELAY_MS {
+            self.request_marker();
+        }
+    }
+
+    /// Makes a marker due, so that the last durable data is claimed by a later frame: when the log
+    /// goes idle, and at an orderly stop. To stop, call this, [`Log::commit`] and
+    /// [`Log::complete`] until [`Log::is_settled`].
+    pub fn request_marker(&mut self) {
+        if self.marks.synced < self.marks.written {
+            self.due.sync = true;
+        } else if self.marks.claimed < self.marks.data_end {
+            self.due.marker = true;
+        }
+    }
+
+    /// The end of the last record, or where the first one will be after: every later record lies
+    /// at or above.
+    #[must_use]
+    pub const fn appended(&self) -> LogOffset {
+        self.marks.appended
+    }
+
+    /// Everything below has reached the level of [`Durability`] and may be acknowledged and seen.
+    #[must_use]
+    pub fn durable(&self) -> LogOffset {
+        match self.options.durability {
+            Durability::Commit => self.marks.synced,
+            Durability::Interval { .. } | Durability::None => self.marks.written,
+        }
+    }
+
+    /// Everything below is on the device: survives a loss of power.
+    #[must_use]
+    pub const fn synced(&self) -> LogOffset {
+        self.marks.synced
+    }
+
+    /// Whether so much is not durable yet that the caller must stop taking more.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.marks.appended.since(self.marks.synced) as u64 >= self.options.unsynced_bytes_max
+    }
+
+    /// Whether time matters: something is to be synced or marked, now or when the log stays idle.
+    #[must_use]
+    pub fn needs_tick(&self) -> bool {
+        !self.is_settled()
+    }
+
+    /// Whether everything that was appended is on the device and claimed by a durable marker.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.marks.synced >= self.marks.appended
+            && self.marks.claimed >= self.marks.data_end
+            && self.flight.is_none()
+    }
+
+    /// The log's id.
+    #[must_use]
+    pub const fn log_id(&self) -> LogId {
+        self.log_id
+    }
+
+    /// A record from memory: every one that has just become durable is there, and as many older
+    /// ones as the bound allows. `None`: read it from disk with [`Log::read`].
+    #[must_use]
+    pub fn record(&self, at: LogOffset) -> Option<Record> {
+        let bytes = self.tail.from(at)?;
+        let place = Place {
+            log_id: self.log_id,
+            offset: at,
+            nonce: 0,
+        };
+        let len = crate::record::claimed_len(&bytes, bytes.len()).ok()?;
+        parse(&bytes.slice(..len), place).ok()
+    }
+
+    /// Sees to it that a record of `len` bytes fits at the end of the open frame, or at the head.
+    fn make_room(&mut self, len: usize) {
+        if let Some(batch) = &self.open {
+            let limit = self.segment_header(batch.segment).limit();
+            let fits = batch.end().plus(len) <= limit;
+            if fits && (!batch.has_records() || batch.len() + len <= FRAME_BYTES_TARGET) {
+                return;
+            }
+            self.set_aside();
+        }
+        let limit = self.segment_header(self.head.segment).limit();
+        if self.head.at.plus(FRAME_HEADER_BYTES + len) > limit {
+            self.move_head(self.head.segment + 1);
+        }
+    }
+
+    /// Puts the open frame into the line of full ones; the next one begins at a block of its own.
+    fn set_aside(&mut self) {
+        let Some(batch) = self.open.take() else {
+            return;
+        };
+        self.head.at = LogOffset(align_up(batch.end().0));
+        self.head.partial.clear();
+        self.full.push_back(batch);
+    }
+
+    fn move_head(&mut self, segment: usize) {
+        if segment == self.segments.len() {
+            self.plan_segment();
+        }
+        let at = self.segment_header(segment).first_frame();
+        self.head = Head {
+            segment,
+            at,
+            partial: Vec::new(),
+        };
+    }
+
+    fn open_batch(&mut self) -> &mut Batch {
+        let Head {
+            segment,
+            at,
+            partial,
+        } = &self.head;
+        let bytes = self.batch_bytes;
+        self.open
+            .get_or_insert_with(|| Batch::new(*segment, *at, partial, bytes))
+    }
+
+    /// Decides what the next segment is; it becomes a file later.
+    fn plan_segment(&mut self) {
+        let Some(last) = self.segments.last() else {
+            return;
+        };
+        let (base, size) = (last.header.limit(), last.header.size);
+        let header = SegmentHeader {
+            log_id: self.log_id,
+            base,
+            size: (2 * size).min(self.options.segment_bytes_max),
+            nonce: nonce(self.log_id, base, self.options.seed),
+            recovered: None,
+        };
+        self.segments.push(Segment::planned(header));
+    }
+
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "segment numbers are given out here"
+    )]
+    fn segment_header(&self, segment: usize) -> &SegmentHeader {
+        &self.segments[segment].header
+    }
+
+    fn next_token(&mut self) -> u64 {
+        self.token += 1;
+        self.token
+    }
+
+    fn poison(&mut self, error: DiskError) -> LogError {
+        self.poisoned = Some(error.clone());
+        LogError::Poisoned(error)
+    }
+
+    /// Starts writing the next frame, or a sync that is due.
+    fn start(&mut self, queue: &mut impl DiskQueue<D::File>) {
+        let unsynced = self.marks.written.since(self.marks.synced) as u64;
+        if unsynced >= self.options.unsynced_bytes_max / 2 {
+            self.due.sync = true;
+        }
+        if self.due.marker && self.open.is_none() && self.full.is_empty() {
+            self.make_room(0);
+            self.open_batch();
+        }
+        let Some(segment) = self
+            .full
+            .front()
+            .or(self.open.as_ref())
+            .map(|next| next.segment)
+        else {
+            if self.due.sync && unsynced > 0 {
+                self.start_sync(queue);
+            }
+            return;
+        };
+        if segment != self.written_segment && unsynced > 0 {
+            // A sync covers one file: the old one's comes before the first write to the new one.
+            self.start_sync(queue);
+            return;
+        }
+        let Some(file) = self
+            .segments
+            .get(segment)
+            .and_then(|target| target.file.clone())
+        else {
+            return;
+        };
+        self.start_write(queue, segment, file);
+    }
+
+    fn start_sync(&mut self, queue: &mut impl DiskQueue<D::File>) {
+        let written = self.segments.get(self.written_segment);
+        let Some(file) = written.and_then(|segment| segment.file.clone()) else {
+            return;
+        };
+        let token = self.next_token();
+        self.flight = Some(Flight::Sync {
+            token,
+            upto: self.marks.written,
+        });
+        self.due.sync = false;
+        queue.submit(token, Op::Sync { file });
+    }
+
+    fn start_write(&mut self, queue: &mut impl DiskQueue<D::File>, segment: usize, file: D::File) {
+        let Some(sealed) = self.seal_next() else {
+            return;
+        };
+        let header = &sealed.header;
+        self.last_frame = Link {
+            offset: header.offset,
+            crc: sealed.crc,
+        };
+        let sync = self.options.durability == Durability::Commit
+            || std::mem::take(&mut self.due.sync)
+            || self.due.marker;
+        self.due.marker = false;
+        let written = Written {
+            origin: sealed.origin,
+            start: header.offset,
+            end: header.end(),
+            claim: header.durable_upto,
+            has_records: header.records > 0,
+        };
+        let token = self.next_token();
+        let position = sealed.origin.since(self.segment_header(segment).base) as u64;
+        self.batch_bytes = sealed.buf.len();
+        self.flight = Some(Flight::Write {
+            token,
+            segment,
+            sync,
+            written,
+        });
+        queue.submit(
+            token,
+            Op::Write {
+                file,
+                offset: position,
+                buf: sealed.buf,
+                sync,
+            },
+        );
+    }
+
+    /// Completes the next frame in line. The head moves behind it when it was the open one.
+    fn seal_next(&mut self) -> Option<Sealed> {
+        let was_full = self.full.pop_front();
+        let is_open = was_full.is_none();
+        let batch = was_full.or_else(|| self.open.take())?;
+        let seal = Seal {
+            log_id: self.log_id,
+            epoch: self.options.epoch,
+            nonce: self.segment_header(batch.segment).nonce,
+            durable_upto: self.marks.synced,
+            previous: self.last_frame,
+            pad: !is_open || self.options.pad_tail || batch.len() >= PAD_FROM_BYTES,
+        };
+        let mut sealed = batch.seal(seal);
+        if is_open {
+            self.head.at = sealed.header.next();
+            self.head.partial = std::mem::take(&mut sealed.partial);
+        }
+        Some(sealed)
+    }
+
+    /// Takes the end of a write or a sync.
+    fn landed(&mut self, token: u64, result: Result<Done, DiskError>) -> Result<(), DiskError> {
+        let flight = self.flight.take();
+        let done = result?;
+        match (flight, done) {
+            (
+                Some(Flight::Write {
+                    token: expected,
+                    segment,
+                    sync,
+                    written,
+                }),
+                Done::Written { buf },
+            ) if expected == token => self.write_landed(segment, sync, &written, buf),
+            (
+                Some(Flight::Sync {
+                    token: expected,
+                    upto,
+                }),
+                Done::Synced,
+            ) if expected == token => {
+                self.sync_landed(upto);
+            }
+            (flight, done) => panic!("token {token:#x} ends with {done:?}, not {flight:?}"),
+        }
+        Ok(())
+    }
+
+    fn write_landed(&mut self, segment: usize, sync: bool, written: &Written, buf: AlignedBuf) {
+        let Written {
+            origin,
+            start,
+            end,
+            claim,
+            has_records,
+        } = *written;
+        assert!(
+            end > self.marks.written,
+            "{end} was written before {}",
+            self.marks.written
+        );
+        self.marks.written = end;
+        self.marks.claim = claim;
+        if has_records {
+            self.marks.data_end = end;
+        }
+        if let Some(segment) = self.segments.get_mut(segment) {
+            segment.end = end;
+        }
+        self.written_segment = segment;
+        self.tail.push(origin, start, end, Bytes::from_owner(buf));
+        // A marker lies above the last record, and nothing else is appended below its end.
+        self.marks.appended = self.marks.appended.max(end);
+        if sync {
+            self.sync_landed(end);
+        }
+    }
+
+    fn sync_landed(&mut self, upto: LogOffset) {
+        assert!(
+            upto >= self.marks.synced,
+            "synced {upto} after {}",
+            self.marks.synced
+        );
+        self.marks.synced = upto;
+        self.marks.claimed = self.marks.claim;
+    }
+
+    fn prepared(&mut self, result: Result<Done, DiskError>) -> Result<(), DiskError> {
+        let Some(preparation) = &mut self.preparation else {
+            return Ok(());
+        };
+        match preparation.complete(result) {
+            Err(error) if error.is_no_space() && preparation.is_filling() => {
+                // Nothing was promised about these zeroes, so writing them again is safe.
+                self.due.prepare_at_ms = self.due.now_ms + NO_SPACE_DELAY_MS;
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Goes on with the next segment, at the pace at which the current one is used: from a quarter
+    /// to three quarters of it, all of the next one is filled.
+    fn prepare(&mut self, queue: &mut impl DiskQueue<D::File>) -> Result<(), DiskError> {
+        if self.due.now_ms < self.due.prepare_at_ms || !self.begin_preparation()? {
+            return Ok(());
+        }
+        let token = self.next_token();
+        let head = self.segment_header(self.head.segment);
+        let (used, size) = (self.head.at.since(head.base) as u64, head.size);
+        let head_segment = self.head.segment;
+        let Some(next) = &mut self.preparation else {
+            return Ok(());
+        };
+        let is_awaited = head_segment >= next.segment;
+        let share = used
+            .saturating_sub(size / 4)
+            .saturating_mul(next.header.size);
+        let allowed = if is_awaited {
+            u64::MAX
+        } else {
+            share / (size / 2)
+        };
+        let segment = next.segment;
+        let ready = match next.step(&self.disk, queue, allowed, token) {
+            Err(error) if error.is_no_space() => {
+                self.due.prepare_at_ms = self.due.now_ms + NO_SPACE_DELAY_MS;
+                None
+            }
+            other => other?,
+        };
+        if let Some(file) = ready {
+            self.preparation = None;
+            if let Some(planned) = self.segments.get_mut(segment) {
+                planned.file = Some(file);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a segment is being prepared, after having begun with one when it is time to.
+    fn begin_preparation(&mut self) -> Result<bool, DiskError> {
+        if self.preparation.is_some() {
+            return Ok(true);
+        }
+        let head = self.segment_header(self.head.segment);
+        let is_time = self.head.at.since(head.base) as u64 > head.size / 4;
+        if is_time && self.head.segment + 1 == self.segments.len() {
+            self.plan_segment();
+        }
+        let Some(planned) = self
+            .segments
+            .iter()
+            .position(|segment| segment.file.is_none())
+        else {
+            return Ok(false);
+        };
+        let header = *self.segment_header(planned);
+        match Preparation::new(&self.disk, planned, header) {
+            Ok(preparation) => {
+                self.preparation = Some(preparation);
+                Ok(true)
+            }
+            Err(error) if error.is_no_space() => {
+                self.due.prepare_at_ms = self.due.now_ms + NO_SPACE_DELAY_MS;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The nonce of the segment at `base`. A base is never used twice in a log, so neither is a nonce.
+pub(crate) fn nonce(log_id: LogId, base: LogOffset, seed: u64) -> u64 {
+    let mut rng = storage_io::sim::Rng::new(seed ^ (u64::from(log_id.0) << 48) ^ base.0);
+    rng.next_u64()
+}
+
+/// The header of the first segment of a log, or of the first one after a recovery.
+pub(crate) fn first_segment(
+    log_id: LogId,
+    options: &LogOptions,
+    base: LogOffset,
+    recovered: Option<LogOffset>,
+) -> SegmentHeader {
+    let size = options.segment_bytes_min;
+    assert!(size > SEGMENT_HEADER_BYTES, "a segment of {size} bytes");
+    SegmentHeader {
+        log_id,
+        base,
+        size,
+        nonce: nonce(log_id, base, options.seed),
+        recovered,
+    }
+}

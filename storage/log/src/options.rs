@@ -1,0 +1,100 @@
+//! What a log can be told: when data counts as durable, and how much memory and disk it takes.
+
+use crate::limits;
+
+/// When [`Log::durable`](crate::Log::durable) passes a record, so that it may be acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// After the sync that covers it: survives a loss of power.
+    #[default]
+    Commit,
+    /// After the write; a sync follows within so many milliseconds. Survives the end of the
+    /// process, and a loss of power takes at most that much.
+    Interval {
+        /// Milliseconds between syncs.
+        ms: u32,
+    },
+    /// After the write; a sync follows every 500 ms and at the end of a segment.
+    None,
+}
+
+impl Durability {
+    /// Milliseconds between syncs, `None` when every write is synced.
+    pub(crate) fn sync_interval_ms(self) -> Option<u64> {
+        match self {
+            Self::Commit => None,
+            Self::Interval { ms } => Some(u64::from(ms)),
+            Self::None => Some(500),
+        }
+    }
+}
+
+/// The settings of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogOptions {
+    /// When data counts as durable.
+    pub durability: Durability,
+    /// Bytes of the first segment, and of the first one after a recovery: a multiple of 4096, at
+    /// least 64 KiB. A record takes at most a quarter of it. The same for a log's whole life.
+    pub segment_bytes_min: u64,
+    /// Segments double in size up to this.
+    pub segment_bytes_max: u64,
+    /// Bytes appended and not yet durable above which the log calls itself full.
+    pub unsynced_bytes_max: u64,
+    /// Bytes of committed frames kept in memory for readers that keep up.
+    pub tail_bytes_max: usize,
+    /// Bytes of chunks read back from disk kept in memory; at least two of the largest records.
+    pub cache_bytes_max: usize,
+    /// Never rewrite a block that holds durable bytes: every group is filled up to 4096 bytes.
+    pub pad_tail: bool,
+    /// Randomness for the nonces of segments.
+    pub seed: u64,
+    /// The epoch that is stored in every frame.
+    pub epoch: u32,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Commit,
+            segment_bytes_min: limits::SEGMENT_BYTES_MIN,
+            segment_bytes_max: limits::SEGMENT_BYTES_MAX,
+            unsynced_bytes_max: limits::UNSYNCED_BYTES_MAX,
+            tail_bytes_max: limits::TAIL_BYTES_MAX,
+            cache_bytes_max: limits::CACHE_BYTES_MAX,
+            pad_tail: false,
+            seed: 0,
+            epoch: 0,
+        }
+    }
+}
+
+impl LogOptions {
+    /// Bytes that one record takes at most, as [`NewRecord::encoded_len`] counts them.
+    ///
+    /// [`NewRecord::encoded_len`]: crate::NewRecord::encoded_len
+    #[must_use]
+    pub const fn record_bytes_max(&self) -> usize {
+        crate::address::index(self.segment_bytes_min / 4)
+    }
+
+    pub(crate) fn check(&self) {
+        let (min, max) = (self.segment_bytes_min, self.segment_bytes_max);
+        assert!(
+            min >= limits::SEGMENT_BYTES_LEAST
+                && min <= max
+                && max <= limits::SEGMENT_BYTES_MAX
+                && min.is_multiple_of(storage_io::ALIGN as u64)
+                && max.is_multiple_of(storage_io::ALIGN as u64),
+            "segments of {min} to {max} bytes: allowed are multiples of 4096 from {} to {}",
+            limits::SEGMENT_BYTES_LEAST,
+            limits::SEGMENT_BYTES_MAX
+        );
+        assert!(
+            self.unsynced_bytes_max < limits::UNSYNCED_BYTES_HARD / 2,
+            "{} bytes may be unsynced, {} are the limit",
+            self.unsynced_bytes_max,
+            limits::UNSYNCED_BYTES_HARD / 2
+        );
+    }
+}
