@@ -5,7 +5,7 @@ use std::sync::Arc;
 use engine_mqtt::ReasonCode;
 use engine_session::{NEVER, SessionRecord, Will};
 
-use crate::client::ClientKey;
+use crate::client::{ClientKey, Stage};
 use crate::interest::Need;
 use crate::port::{ConnectionId, Store, Transmit};
 use crate::shard::{Shard, Timer};
@@ -225,9 +225,9 @@ impl Shard {
             return;
         };
         let limit = match link.stage {
-            crate::client::Stage::Fresh => crate::connect::CONNECT_TIMEOUT_MS,
-            _ if link.keep_alive_ms == 0 => return,
-            _ => link.keep_alive_ms,
+            Stage::Fresh => crate::connect::CONNECT_TIMEOUT_MS,
+            Stage::Opening | Stage::Open if link.keep_alive_ms == 0 => return,
+            Stage::Opening | Stage::Open => link.keep_alive_ms,
         };
         let deadline = link.last_ms + limit;
         if deadline > now {

@@ -106,7 +106,18 @@ impl Lane {
                 false
             }
             MeshMessage::Retain(_) | MeshMessage::DurableUpTo(_) => false,
-            _ => true,
+            MeshMessage::RouteChange { .. }
+            | MeshMessage::Routed { .. }
+            | MeshMessage::Adopt
+            | MeshMessage::Adopted { .. }
+            | MeshMessage::Collapsed { .. }
+            | MeshMessage::Scan { .. }
+            | MeshMessage::Scanned { .. }
+            | MeshMessage::Read { .. }
+            | MeshMessage::ReadAnswer { .. }
+            | MeshMessage::RetainApplied(_)
+            | MeshMessage::RetainedRead(_)
+            | MeshMessage::RetainedPage { .. } => true,
         });
         counters.lane_dropped_qos0 += dropped;
         self.outbox.push(MeshMessage::Collapsed { upto: self.told });

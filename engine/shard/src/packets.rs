@@ -11,7 +11,6 @@ use crate::connect::Opening;
 use crate::port::{ConnectionId, Store};
 use crate::publish::Publication;
 use crate::shard::Shard;
-use crate::state;
 use crate::subscribe::{Request, Wanted};
 
 impl Shard {
@@ -218,13 +217,6 @@ impl Shard {
             client.session.expiry_s = expiry_s.min(self.config.session_expiry_max_s);
         }
         let with_will = packet.reason == ReasonCode::DisconnectWithWillMessage;
-        if !with_will {
-            if let Some(will) = client.will.take() {
-                let client_id = client.session.client_id.clone();
-                debug_assert_eq!(will.session, client.session.id);
-                self.change(state::no_will(&client_id));
-            }
-        }
         self.close(connection, None, with_will);
     }
 }

@@ -11,6 +11,7 @@ use crate::port::ConnectionId;
 use crate::shard::Shard;
 
 /// Which acknowledgement to write.
+#[expect(clippy::enum_variant_names, reason = "the packets' own names")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum OutAck {
     PubAck,

@@ -11,6 +11,9 @@ use crate::port::{QueueName, Route, ShardId, Store};
 
 const CACHE_TOPICS_MAX: usize = 65_536;
 
+/// A new version, and who is to be told of which request.
+pub(crate) type NextVersion = (Arc<RoutingTable>, Vec<(ShardId, u64)>);
+
 /// The writer's side: changes gathered in a turn become one version.
 #[derive(Debug)]
 pub(crate) struct Routing {
@@ -37,7 +40,7 @@ impl Routing {
     }
 
     /// The next version and who is to be told, if anything was asked for.
-    pub(crate) fn next(&mut self) -> Option<(Arc<RoutingTable>, Vec<(ShardId, u64)>)> {
+    pub(crate) fn next(&mut self) -> Option<NextVersion> {
         if self.changes.is_empty() && self.requests.is_empty() {
             return None;
         }

@@ -249,10 +249,11 @@ pub fn read_retained(value: &[u8]) -> Result<Message, ValueError> {
     let stamp = fields.u64()?;
     let publisher = fields.u64()?;
     let qos = fields.u8()?;
-    let qos = QoS::from_bits(qos).ok_or(ValueError::Unknown {
+    let unknown = ValueError::Unknown {
         what: "retained QoS",
         got: u64::from(qos),
-    })?;
+    };
+    let qos = QoS::from_bits(qos).ok_or(unknown)?;
     let body = Bytes::copy_from_slice(body);
     Ok(Message {
         address,

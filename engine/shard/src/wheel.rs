@@ -23,9 +23,7 @@ impl<T> Wheel<T> {
         }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "below SLOTS")]
     fn slot(&mut self, tick: u64) -> &mut Vec<(u64, T)> {
-        #[expect(clippy::indexing_slicing, reason = "modulo the number of slots")]
         &mut self.slots[(tick % SLOTS) as usize]
     }
 
