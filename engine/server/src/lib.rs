@@ -2,7 +2,13 @@
 #![expect(dead_code, reason = "being built")]
 
 mod config;
+mod driver;
+mod layer;
+mod machine;
+mod mesh;
+mod net;
 mod ring;
+mod shared;
 mod slots;
 mod socket;
 mod url;

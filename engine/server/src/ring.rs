@@ -71,6 +71,8 @@ pub(crate) enum Completion {
         connection: Key,
         /// The buffer comes back.
         buffer: Vec<u8>,
+        /// Where in it the send started.
+        from: usize,
         /// How many bytes from where it started the socket has taken: perhaps not all.
         result: io::Result<usize>,
     },
@@ -81,6 +83,7 @@ pub(crate) enum Completion {
 struct InFlight {
     connection: Key,
     buffer: Vec<u8>,
+    from: usize,
 }
 
 /// See the module.
@@ -139,7 +142,7 @@ impl Ring {
         let len = u32::try_from(rest.len()).unwrap_or(u32::MAX);
         // The heap block stays where it is while its owner moves into the table.
         let bytes = rest.as_ptr();
-        let Ok(key) = self.sends.insert(InFlight { connection, buffer }) else {
+        let Ok(key) = self.sends.insert(InFlight { connection, buffer, from }) else {
             // Invariant: one send per connection, and the table of connections is as large.
             unreachable!("more sends than connections");
         };
@@ -243,9 +246,9 @@ fn completion(entry: &cqueue::Entry, sends: &mut Slots<InFlight>) -> Option<Comp
         }),
         Kind::Readable => Some(Completion::Readable(Key(low))),
         Kind::Send => {
-            let InFlight { connection, buffer } = sends.remove(Key(low))?;
+            let InFlight { connection, buffer, from } = sends.remove(Key(low))?;
             let result = outcome(entry.result()).map(|n| usize::try_from(n).unwrap_or(0));
-            Some(Completion::Sent { connection, buffer, result })
+            Some(Completion::Sent { connection, buffer, from, result })
         }
         Kind::Clock => Some(Completion::Clock),
     }

@@ -38,6 +38,24 @@ impl AsFd for EventFd {
     }
 }
 
+#[cfg(test)]
+impl EventFd {
+    /// Takes the count away.
+    pub(crate) fn clear(&self) {
+        let mut count = 0;
+        // SAFETY: `count` is a u64 of ours; the descriptor is open as long as `self` lives.
+        let _ = unsafe { libc::eventfd_read(self.0.as_raw_fd(), &raw mut count) };
+    }
+}
+
+/// Waits until there is something to read. False: the time, in milliseconds, is over.
+#[cfg(test)]
+pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout_ms: i32) -> bool {
+    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd, ours alone during the call.
+    unsafe { libc::poll(&raw mut poll, 1, timeout_ms) == 1 }
+}
+
 /// A TCP socket bound to `address`, not listening yet. `shared` lets every shard bind the same
 /// address; without it the call fails when anybody else listens there. Accepted sockets inherit
 /// `TCP_NODELAY`.

@@ -1,0 +1,524 @@
+//! One shard's turns: sockets, mesh and disk into the machine, and its answers out again.
+//!
+//! A turn drains what has come, ends the machine's turn (which starts a commit), queues all sends
+//! and mesh batches, and enters the kernel once. The driver decides nothing about MQTT. It runs on
+//! its shard's thread and never waits: [`Driver::may_sleep`] tells its owner when it could.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::machine::{Failure, Machine, Meter, Now, Routing};
+use crate::mesh::{Bell, Handover, Mesh, Parcel};
+use crate::net::{Net, Phase, Received, Sent};
+use crate::ring::Completion;
+use crate::shared::Shared;
+use crate::slots::Key;
+use crate::socket;
+
+/// How long a client may take to send its CONNECT, in milliseconds.
+pub(crate) const CONNECT_MS_MAX: u64 = 10_000;
+
+/// Connections of one shard whose CONNECT is not complete.
+pub(crate) const DOOR_CONNECTIONS_MAX: usize = 16_384;
+
+/// Bytes that all of them together may have sent.
+pub(crate) const DOOR_BYTES_MAX: usize = 64 << 20;
+
+/// How long the last bytes of a closed connection may take, in milliseconds.
+const DRAIN_MS_MAX: u64 = 5_000;
+
+/// How long a stop waits for slow clients to take their last bytes, in milliseconds.
+const STOP_DRAIN_MS_MAX: u64 = 2_000;
+
+/// Pause after the kernel refused a connection (no descriptor, no memory), in milliseconds.
+const ACCEPT_RETRY_MS: u64 = 200;
+
+/// Pause before a full mesh ring is tried again when there is nothing else to do, in milliseconds.
+const MESH_RETRY_MS: u64 = 1;
+
+/// How often the counters are published, in milliseconds.
+const PUBLISH_MS: u64 = 1_000;
+
+/// Sockets read from in one turn, and about how many bytes: a turn stays a matter of a few
+/// milliseconds.
+const READS_PER_TURN: usize = 512;
+const BYTES_PER_TURN: usize = 4 << 20;
+
+/// Connections whose CONNECT is not complete.
+#[derive(Default)]
+struct Door {
+    /// When each has to be done, and which it is; in order, because all get the same time.
+    deadlines: VecDeque<(u64, Key)>,
+    count: usize,
+    bytes: usize,
+    refused: u64,
+    timeouts: u64,
+}
+
+/// See the module.
+pub(crate) struct Driver<M: Machine> {
+    machine: M,
+    net: Net,
+    mesh: Mesh<M::Batch>,
+    shared: Arc<Shared>,
+    shard: usize,
+    listeners: Vec<OwnedFd>,
+    door: Door,
+    /// Closed connections with bytes on their way, and when that has to be over.
+    draining: VecDeque<(u64, Key)>,
+    completions: Vec<Completion>,
+    /// Deadlines given to the ring's clock and not come, the nearest last.
+    clocks: Vec<u64>,
+    accept_again_at: Option<u64>,
+    publish_at: u64,
+    stop_drain_until: Option<u64>,
+    reported_stopped: bool,
+    mesh_blocked: bool,
+    accepted: u64,
+    handed_over: u64,
+    accept_failures: u64,
+}
+
+impl<M: Machine> Driver<M> {
+    /// On the shard's own thread. The listeners are bound and do not listen yet.
+    pub(crate) fn new(
+        shard: usize,
+        machine: M,
+        mesh: Mesh<M::Batch>,
+        listeners: Vec<OwnedFd>,
+        shared: Arc<Shared>,
+    ) -> io::Result<Self> {
+        let bell = mesh.bells().get(shard).ok_or(io::ErrorKind::NotFound)?;
+        let net = Net::new(bell.event())?;
+        Ok(Self {
+            machine,
+            net,
+            mesh,
+            shared,
+            shard,
+            listeners,
+            door: Door::default(),
+            draining: VecDeque::new(),
+            completions: Vec::new(),
+            clocks: Vec::new(),
+            accept_again_at: None,
+            publish_at: 0,
+            stop_drain_until: None,
+            reported_stopped: false,
+            mesh_blocked: false,
+            accepted: 0,
+            handed_over: 0,
+            accept_failures: 0,
+        })
+    }
+
+    /// Opens the listeners. The routing table holds every durable filter by now.
+    pub(crate) fn listen(&mut self) -> io::Result<()> {
+        self.listeners.iter().try_for_each(socket::listen)?;
+        self.accept();
+        Ok(())
+    }
+
+    fn accept(&mut self) {
+        for (number, listener) in (0u32..).zip(&self.listeners) {
+            self.net.first_ring().accept(number, listener.as_fd());
+        }
+    }
+
+    /// The bell that wakes this shard.
+    pub(crate) fn bell(&self) -> Option<&Bell> {
+        self.mesh.bells().get(self.shard)
+    }
+
+    /// After a sleep: lets the kernel post what has come.
+    pub(crate) fn enter(&mut self) -> Result<(), Failure> {
+        self.net.enter().map_err(|error| Failure(format!("io_uring_enter failed: {error}")))
+    }
+
+    /// One turn; returns whether there was anything to do.
+    pub(crate) fn turn(&mut self, now: Now) -> Result<bool, Failure> {
+        if self.shared.is_stopping() && self.stop_drain_until.is_none() {
+            self.begin_stop(now);
+        }
+        let mut worked = self.take_completions(now);
+        worked |= self.take_mesh(now);
+        worked |= self.machine.disk(now)?;
+        worked |= self.read_sockets(now);
+        if now.monotonic_ms >= self.machine.next_timeout() {
+            self.machine.tick(now);
+            worked = true;
+        }
+        self.machine.end_turn(now)?;
+        worked |= self.transmit(now);
+        worked |= self.send_mesh();
+        self.expire(now);
+        self.set_clock(now);
+        self.report_stopped(now);
+        if worked || self.net.has_queued() {
+            self.enter()?;
+        }
+        Ok(worked)
+    }
+
+    /// Whether nothing is there to be done until the bell rings. Asked after the shard has said
+    /// that it is going to sleep.
+    pub(crate) fn may_sleep(&self) -> bool {
+        let reads = self.net.ready_count() > 0 && self.machine.reads_sockets();
+        let stops = self.shared.is_stopping() && self.stop_drain_until.is_none();
+        !(reads || stops || self.mesh.has_input() || self.is_finished())
+    }
+
+    /// Whether all shards have come to an orderly end.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.reported_stopped && self.shared.all_stopped()
+    }
+
+    fn take_completions(&mut self, now: Now) -> bool {
+        let mut completions = std::mem::take(&mut self.completions);
+        self.net.drain(&mut completions);
+        let worked = !completions.is_empty();
+        for completion in completions.drain(..) {
+            match completion {
+                Completion::Accepted { listener: _, result, armed } => {
+                    self.accepted(now, result, armed);
+                }
+                Completion::Readable(key) => self.net.readable(key),
+                Completion::Sent { connection, buffer, from, result } => {
+                    let sent = self.net.sent(connection, buffer, from, &result);
+                    self.sent(now, connection, sent);
+                }
+                Completion::Clock => drop(self.clocks.pop()),
+            }
+        }
+        self.completions = completions;
+        worked
+    }
+
+    fn accepted(&mut self, now: Now, result: io::Result<OwnedFd>, armed: bool) {
+        let stopping = self.stop_drain_until.is_some();
+        if !armed && !stopping {
+            self.accept_again_at = Some(now.monotonic_ms + ACCEPT_RETRY_MS);
+        }
+        match result {
+            Ok(socket) => {
+                self.accepted += 1;
+                if stopping || self.door.count >= DOOR_CONNECTIONS_MAX {
+                    self.door.refused += 1;
+                    return;
+                }
+                if let Some(key) = self.net.add(socket, Phase::Door, Vec::new()) {
+                    self.door.count += 1;
+                    self.door.deadlines.push_back((now.monotonic_ms + CONNECT_MS_MAX, key));
+                    self.net.watch(key);
+                }
+            }
+            Err(error) if !stopping => {
+                if self.accept_failures == 0 {
+                    warn!(shard = self.shard, %error, "a connection was refused by the kernel");
+                }
+                self.accept_failures += 1;
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn sent(&mut self, now: Now, key: Key, sent: Option<Sent>) {
+        match sent {
+            Some(Sent { failed: true, .. }) => self.machine.disconnected(now, key),
+            Some(Sent { backlog, spent, .. }) => {
+                self.machine.transmitted(key, backlog, spent.unwrap_or_default());
+            }
+            None => {}
+        }
+    }
+
+    fn take_mesh(&mut self, now: Now) -> bool {
+        let Self { mesh, machine, .. } = self;
+        let mut arrived = Vec::new();
+        let count = mesh.receive(|from, parcel| match parcel {
+            Parcel::Batch(batch) => machine.mesh(now, from, batch),
+            Parcel::Sockets(sockets) => arrived.extend(sockets),
+        });
+        for Handover { socket, bytes } in arrived {
+            if let Some(key) = self.net.add(socket, Phase::Home, bytes) {
+                self.machine.connected(now, key);
+                self.deliver(now, key, &[]);
+                self.read_on(key);
+            }
+        }
+        count > 0
+    }
+
+    /// Reads from the sockets that are ready, as long as the machine has room.
+    fn read_sockets(&mut self, now: Now) -> bool {
+        let before = self.net.counters().received_bytes;
+        let count = self.net.ready_count().min(READS_PER_TURN);
+        let mut worked = false;
+        for _ in 0..count {
+            let taken = self.net.counters().received_bytes - before;
+            if taken > BYTES_PER_TURN as u64 || !self.machine.reads_sockets() {
+                break;
+            }
+            let Some(key) = self.net.next_ready() else { break };
+            worked = true;
+            self.read(now, key);
+        }
+        worked
+    }
+
+    fn read(&mut self, now: Now, key: Key) {
+        let Some(phase) = self.net.phase(key) else { return };
+        match (phase, self.net.receive(key)) {
+            (Phase::Draining | Phase::Shut, _) => {}
+            (_, Received::Nothing) => {
+                if phase == Phase::Home {
+                    self.deliver(now, key, &[]);
+                }
+                self.read_on(key);
+            }
+            (Phase::Door, Received::Ended) => self.close_at_door(key),
+            (Phase::Home, Received::Ended) => {
+                self.net.shut(key);
+                self.machine.disconnected(now, key);
+            }
+            (_, Received::Bytes(n)) => {
+                let scratch = self.net.take_scratch();
+                let bytes = scratch.get(..n).unwrap_or_default();
+                if phase == Phase::Door {
+                    self.at_door(now, key, bytes);
+                } else {
+                    self.deliver(now, key, bytes);
+                    self.read_on(key);
+                }
+                self.net.put_scratch(scratch);
+            }
+        }
+    }
+
+    /// Gives the machine what was left of the last read, and `new` behind it.
+    fn deliver(&mut self, now: Now, key: Key, new: &[u8]) {
+        let mut bytes = self.net.take_partial(key);
+        if bytes.is_empty() {
+            if !new.is_empty() {
+                let used = self.machine.received(now, key, new);
+                let rest = new.get(used..).unwrap_or_default();
+                if !rest.is_empty() {
+                    self.net.put_partial(key, rest.to_vec());
+                }
+            }
+            return;
+        }
+        bytes.extend_from_slice(new);
+        let used = self.machine.received(now, key, &bytes);
+        if used < bytes.len() {
+            bytes.drain(..used);
+            self.net.put_partial(key, bytes);
+        }
+    }
+
+    /// A connection that was read from is watched again, or waits until the machine has room.
+    fn read_on(&mut self, key: Key) {
+        if self.machine.reads_sockets() {
+            self.net.watch(key);
+        } else {
+            self.net.read_later(key);
+        }
+    }
+
+    fn at_door(&mut self, now: Now, key: Key, new: &[u8]) {
+        let mut bytes = self.net.take_partial(key);
+        bytes.extend_from_slice(new);
+        self.door.bytes += new.len();
+        let routing = self.machine.route(&bytes);
+        let len = bytes.len();
+        self.net.put_partial(key, bytes);
+        match routing {
+            Routing::NeedMore if self.door.bytes > DOOR_BYTES_MAX => {
+                self.door.refused += 1;
+                self.close_at_door(key);
+            }
+            Routing::NeedMore => self.net.watch(key),
+            Routing::Refuse(answer) => {
+                self.leave_door(len);
+                self.door.refused += 1;
+                if !answer.is_empty() {
+                    self.net.send(key, answer);
+                }
+                self.close(now, key);
+            }
+            Routing::Home(home) if home == self.shard => {
+                self.leave_door(len);
+                self.net.come_home(key);
+                self.machine.connected(now, key);
+                self.deliver(now, key, &[]);
+                self.read_on(key);
+            }
+            Routing::Home(home) => {
+                self.leave_door(len);
+                if let Some(handover) = self.net.leave(key) {
+                    self.handed_over += 1;
+                    self.mesh.hand_over(home, handover);
+                }
+            }
+        }
+    }
+
+    fn leave_door(&mut self, bytes: usize) {
+        self.door.count -= 1;
+        self.door.bytes -= bytes;
+    }
+
+    fn close_at_door(&mut self, key: Key) {
+        if self.net.phase(key) == Some(Phase::Door) {
+            let bytes = self.net.take_partial(key).len();
+            self.leave_door(bytes);
+            self.net.shut(key);
+        }
+    }
+
+    fn close(&mut self, now: Now, key: Key) {
+        if self.net.close_behind_bytes(key) {
+            self.draining.push_back((now.monotonic_ms + DRAIN_MS_MAX, key));
+        }
+    }
+
+    fn transmit(&mut self, now: Now) -> bool {
+        let mut worked = false;
+        while let Some(transmit) = self.machine.poll_transmit() {
+            worked = true;
+            let key = transmit.connection;
+            if let Some(backlog) = self.net.send(key, transmit.bytes)
+                && !transmit.close
+            {
+                self.machine.transmitted(key, backlog, Vec::new());
+            }
+            if transmit.close {
+                self.close(now, key);
+            }
+        }
+        worked
+    }
+
+    fn send_mesh(&mut self) -> bool {
+        let Self { mesh, machine, .. } = self;
+        let before = mesh.full();
+        let sent = mesh.send(|to| machine.poll_mesh(to));
+        self.mesh_blocked = mesh.full() > before;
+        sent > 0
+    }
+
+    /// Ends what has taken too long, takes connections again, publishes the counters.
+    fn expire(&mut self, now: Now) {
+        let now_ms = now.monotonic_ms;
+        while let Some((_, key)) = self.door.deadlines.pop_front_if(|(at, _)| *at <= now_ms) {
+            if self.net.phase(key) == Some(Phase::Door) {
+                self.door.timeouts += 1;
+                self.close_at_door(key);
+            }
+        }
+        while let Some((_, key)) = self.draining.pop_front_if(|(at, _)| *at <= now_ms) {
+            self.net.shut(key);
+        }
+        if self.accept_again_at.is_some_and(|at| at <= now_ms) {
+            self.accept_again_at = None;
+            self.accept();
+        }
+        if self.publish_at <= now_ms {
+            self.publish_at = now_ms + PUBLISH_MS;
+            self.publish();
+        }
+    }
+
+    /// Makes sure that the shard is awake at its next deadline.
+    fn set_clock(&mut self, now: Now) {
+        let mut at = self.machine.next_timeout().min(self.publish_at);
+        let front = |queue: &VecDeque<(u64, Key)>| queue.front().map(|(at, _)| *at);
+        let others = [front(&self.door.deadlines), front(&self.draining), self.accept_again_at];
+        for other in others.into_iter().flatten() {
+            at = at.min(other);
+        }
+        if self.mesh_blocked {
+            at = at.min(now.monotonic_ms + MESH_RETRY_MS);
+        }
+        if let Some(until) = self.stop_drain_until.filter(|_| !self.reported_stopped) {
+            at = at.min(until);
+        }
+        if self.clocks.last().is_none_or(|nearest| at < *nearest) {
+            let delay_ms = at.saturating_sub(now.monotonic_ms).max(1);
+            self.clocks.push(at);
+            self.net.first_ring().wake_after(Duration::from_millis(delay_ms));
+        }
+    }
+
+    fn begin_stop(&mut self, now: Now) {
+        info!(shard = self.shard, connections = self.net.len(), "stopping");
+        self.stop_drain_until = Some(now.monotonic_ms + STOP_DRAIN_MS_MAX);
+        self.accept_again_at = None;
+        for listener in &self.listeners {
+            socket::shut_down(listener.as_fd());
+        }
+        for key in self.net.keys() {
+            self.close_at_door(key);
+        }
+        self.machine.stop(now);
+    }
+
+    /// Tells the other shards once that this one has nothing left to do but to answer them.
+    fn report_stopped(&mut self, now: Now) {
+        let Some(until) = self.stop_drain_until else { return };
+        let drained = self.net.sends_in_flight() == 0 || until <= now.monotonic_ms;
+        if !self.reported_stopped && drained && self.machine.stopped() {
+            self.reported_stopped = true;
+            self.publish();
+            if self.shared.one_stopped() {
+                self.mesh.bells().iter().for_each(Bell::ring);
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let mut values = self.shared.cells(self.shard).iter();
+        self.meters(&mut |_, value| {
+            if let Some(cell) = values.next() {
+                cell.store(value, std::sync::atomic::Ordering::Relaxed);
+            }
+        });
+    }
+
+    /// Visits every counter and gauge of the machine and of the runtime around it.
+    pub(crate) fn meters(&self, visit: &mut dyn FnMut(Meter, u64)) {
+        self.machine.meters(visit);
+        let net = self.net.counters();
+        let gauges: [(&str, &str, usize); 6] = [
+            ("sockets", "Client sockets, those without a CONNECT included", self.net.len()),
+            ("door_connections", "Connections whose CONNECT is not complete", self.door.count),
+            ("door_bytes", "Bytes read of CONNECTs that are not complete", self.door.bytes),
+            ("sockets_ready", "Sockets that wait to be read from", self.net.ready_count()),
+            ("sends_in_flight", "Sends that the kernel has not finished", self.net.sends_in_flight()),
+            ("mesh_queued", "Parcels in the rings to other shards", self.mesh.queued()),
+        ];
+        for (name, help, value) in gauges {
+            visit(Meter { name, help, only_grows: false }, value as u64);
+        }
+        let counters: [(&str, &str, u64); 10] = [
+            ("accepted", "Connections accepted", self.accepted),
+            ("accept_failures", "Connections that the kernel could not hand out", self.accept_failures),
+            ("handed_over", "Connections handed to their home shard", self.handed_over),
+            ("door_refused", "Connections refused before their session", self.door.refused),
+            ("door_timeouts", "Connections without a CONNECT in time", self.door.timeouts),
+            ("received_bytes", "Bytes read from client sockets", net.received_bytes),
+            ("sent_bytes", "Bytes that client sockets have taken", net.sent_bytes),
+            ("receives", "Reads from client sockets", net.receives),
+            ("sends", "Sends to client sockets", net.sends),
+            ("mesh_full", "Sends that found the ring to a shard full", self.mesh.full()),
+        ];
+        for (name, help, value) in counters {
+            visit(Meter { name, help, only_grows: true }, value);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What the runtime drives: one shard's machine with its store, seen from outside.
+//!
+//! Everything in here happens on the shard's thread, inside a turn. The trait keeps sockets, rings
+//! and the mesh free of MQTT and of storage, and lets tests drive them with a small machine.
+
+use std::fmt;
+
+use crate::slots::Key;
+
+/// The clock readings of a turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Now {
+    /// Milliseconds since the node's start.
+    pub(crate) monotonic_ms: u64,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) wall_ms: u64,
+}
+
+/// Bytes for a client.
+#[derive(Debug)]
+pub(crate) struct Transmit {
+    /// To whom.
+    pub(crate) connection: Key,
+    /// Behind everything sent before; may be empty.
+    pub(crate) bytes: Vec<u8>,
+    /// Close behind the bytes; the machine has forgotten the connection.
+    pub(crate) close: bool,
+}
+
+/// Where a new connection belongs, as far as its first bytes tell.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) enum Routing {
+    /// The first packet is not complete.
+    NeedMore,
+    /// To this shard.
+    Home(usize),
+    /// It cannot be served: send these bytes, if any, and close.
+    Refuse(Vec<u8>),
+}
+
+/// Why a shard cannot go on. The process ends; recovery at the next start does the rest.
+#[derive(Debug)]
+pub(crate) struct Failure(pub(crate) String);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A counter or gauge: name, help and whether it only grows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Meter {
+    /// Without the `corelane_` in front and the `_total` behind.
+    pub(crate) name: &'static str,
+    /// One sentence.
+    pub(crate) help: &'static str,
+    /// A counter, not a gauge.
+    pub(crate) only_grows: bool,
+}
+
+/// See the module.
+pub(crate) trait Machine: 'static {
+    /// What it tells another shard in one turn.
+    type Batch: Send + 'static;
+
+    /// Where a connection with these first bytes belongs.
+    fn route(&self, input: &[u8]) -> Routing;
+    /// A connection has come home; `received` follows with its first bytes.
+    fn connected(&mut self, now: Now, connection: Key);
+    /// Bytes from a packet boundary on; returns how many were used. The others come again, with
+    /// more behind them.
+    fn received(&mut self, now: Now, connection: Key, bytes: &[u8]) -> usize;
+    /// The peer has gone, or the socket failed.
+    fn disconnected(&mut self, now: Now, connection: Key);
+    /// Another shard's batch, in the order it was sent.
+    fn mesh(&mut self, now: Now, from: usize, batch: Self::Batch);
+    /// Takes what the disk has finished; returns whether there was anything.
+    fn disk(&mut self, now: Now) -> Result<bool, Failure>;
+    /// `next_timeout` has come.
+    fn tick(&mut self, now: Now);
+    /// When `tick` is due, in monotonic milliseconds.
+    fn next_timeout(&self) -> u64;
+    /// Ends the turn and starts a commit of what it appended.
+    fn end_turn(&mut self, now: Now) -> Result<(), Failure>;
+    /// Whether it has room for more bytes from clients.
+    fn reads_sockets(&self) -> bool;
+    /// The next bytes for a client.
+    fn poll_transmit(&mut self) -> Option<Transmit>;
+    /// So many bytes for this client wait for its socket now; `spent` is a used buffer.
+    fn transmitted(&mut self, connection: Key, backlog: usize, spent: Vec<u8>);
+    /// What to tell a shard; asked only when there is room for one batch.
+    fn poll_mesh(&mut self, to: usize) -> Option<Self::Batch>;
+    /// Tells the clients, and comes to an orderly end over the next turns.
+    fn stop(&mut self, now: Now);
+    /// Whether the end is reached: nothing is left that must become durable.
+    fn stopped(&self) -> bool;
+    /// Visits every counter and gauge, always in the same order.
+    fn meters(&self, visit: &mut dyn FnMut(Meter, u64));
+}
