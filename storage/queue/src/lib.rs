@@ -1,1 +1,41 @@
-//! Being built.
+//! The index of a log: which records belong to a queue, in order.
+//!
+//! A queue is an ordered list of references into one log. [`Index`] keeps these lists: newest
+//! entries in memtables, older ones in immutable run files, each of which covers one contiguous
+//! range of log offsets and holds, per queue, packed blocks of entries. Inside a queue, queue
+//! offsets and log offsets grow together, and a log grows at one end only; so runs never overlap
+//! in a queue, and nothing is ever rewritten to expire.
+//!
+//! Invariants:
+//! - The index is derived: the log can always rebuild it, wholly or from any offset on. Nothing
+//!   here is acknowledged to anybody.
+//! - The listed runs tile the log from its start to [`Index::indexed_upto`], without gap or
+//!   overlap; a run is listed only after it is durable, and only with entries whose records are.
+//! - Every page, header, fence and footer has a checksum; what fails it is named with file and
+//!   offset, and what it covered is replayed from the log.
+//! - All bounds are in [`limits`].
+//!
+//! It runs on the shard's core, in its turn: nothing blocks but `open`, `flush_blocking`,
+//! `truncate_above` and the `_blocking` reads, which are for start-up and offline tools. It does
+//! not know the names of queues, nor what a record says.
+
+mod bits;
+mod cache;
+mod entry;
+mod error;
+mod fields;
+mod filter;
+mod flush;
+mod index;
+mod inline;
+pub mod limits;
+mod manifest;
+mod memtable;
+mod page;
+mod run;
+mod run_file;
+
+pub use entry::{Entry, Found, Lookup, PageRead};
+pub use error::IndexError;
+pub use index::{Counters, Index, Opened, Options};
+pub use storage_log::{LogId, LogOffset, QueueId};
