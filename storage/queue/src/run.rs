@@ -290,13 +290,15 @@ fn read<F: DiskFile>(
     len: u64,
     name: &str,
 ) -> Result<storage_io::AlignedBuf, IndexError> {
-    file.read_at(offset, index(len))
-        .map_err(|error| match error.kind {
-            ErrorKind::Short { .. } => IndexError::Damaged {
-                file: name.to_owned(),
+    file.read_at(offset, index(len)).map_err(|error| {
+        if matches!(error.kind, ErrorKind::Short { .. }) {
+            let (file, reason) = (name.to_owned(), "the file ends inside the block");
+            return IndexError::Damaged {
+                file,
                 offset,
-                reason: "the file ends inside the block",
-            },
-            _ => IndexError::Disk(error),
-        })
+                reason,
+            };
+        }
+        IndexError::Disk(error)
+    })
 }

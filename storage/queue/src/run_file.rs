@@ -120,7 +120,7 @@ fn put_header(id: &RunId, out: &mut Vec<u8>) {
 /// Reads the header block.
 pub(crate) fn decode_header(block: &[u8], file: &str) -> Result<RunId, IndexError> {
     let reason = "the header fails its checksum";
-    check_sum(block, 0).ok_or(IndexError::Damaged {
+    check_sum(block, 0).ok_or_else(|| IndexError::Damaged {
         file: file.to_owned(),
         offset: 0,
         reason,
