@@ -49,6 +49,9 @@ mod subscribe;
 mod waits;
 mod wheel;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::{ShardConfig, home_shard};
 pub use counters::{Counters, Kind};
 pub use engine_session::{Address, LogId, LogOffset, Message, Now};

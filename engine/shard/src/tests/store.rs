@@ -1,0 +1,232 @@
+//! A store in memory that forgets at a crash what was not committed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{
+    Address, Appended, Change, LogId, LogOffset, Message, NewRecord, QueueId, QueueName,
+    ReadAnswer, ReadRequest, ReadToken, Store, Table,
+};
+use engine_mqtt::QoS;
+
+struct Stored {
+    offset: LogOffset,
+    end: LogOffset,
+    message: Option<Message>,
+    queues: Vec<QueueId>,
+    changes: Vec<Change>,
+}
+
+pub(super) struct MemoryStore {
+    log: LogId,
+    records: Vec<Stored>,
+    appended: LogOffset,
+    durable: LogOffset,
+    queues: BTreeMap<QueueName, QueueId>,
+    applied: BTreeMap<(Table, Vec<u8>), Vec<u8>>,
+    foreign: BTreeMap<(Table, Vec<u8>), Vec<u8>>,
+    pub(super) answers: VecDeque<(ReadToken, ReadAnswer)>,
+    pub(super) reads: usize,
+}
+
+impl MemoryStore {
+    pub(super) fn new(log: LogId) -> Self {
+        Self {
+            log,
+            records: Vec::new(),
+            appended: LogOffset(64),
+            durable: LogOffset(64),
+            queues: BTreeMap::new(),
+            applied: BTreeMap::new(),
+            foreign: BTreeMap::new(),
+            answers: VecDeque::new(),
+            reads: 0,
+        }
+    }
+
+    /// Makes everything durable; says whether that moved the watermark.
+    pub(super) fn commit(&mut self) -> bool {
+        let moved = self.durable != self.appended;
+        for record in self
+            .records
+            .iter()
+            .filter(|record| record.offset >= self.durable)
+        {
+            for change in &record.changes {
+                let key = (change.table, change.key.clone());
+                match &change.value {
+                    Some(value) => self.applied.insert(key, value.clone()),
+                    None => self.applied.remove(&key),
+                };
+            }
+        }
+        self.durable = self.appended;
+        moved
+    }
+
+    /// Loses what is not durable; later offsets exceed every one that was given out.
+    pub(super) fn crash(&mut self) {
+        self.records.retain(|record| record.end <= self.durable);
+        self.appended = LogOffset(self.appended.0 + 1_000_000);
+        self.durable = self.appended;
+        self.answers.clear();
+    }
+
+    pub(super) fn rows(&self) -> Vec<(Table, Vec<u8>, Vec<u8>)> {
+        let all = self.applied.iter().chain(&self.foreign);
+        all.map(|((table, key), value)| (*table, key.clone(), value.clone()))
+            .collect()
+    }
+
+    pub(super) fn rows_of(&self, table: Table) -> usize {
+        self.applied.keys().filter(|(one, _)| *one == table).count()
+    }
+
+    pub(super) fn record_count(&self) -> usize {
+        self.records.len()
+    }
+
+    fn visible(&self) -> impl Iterator<Item = (&Stored, &Message)> {
+        let durable = self
+            .records
+            .iter()
+            .filter(|record| record.end <= self.durable);
+        durable.filter_map(|record| record.message.as_ref().map(|message| (record, message)))
+    }
+
+    fn pull(
+        &self,
+        queues: &Arc<[QueueName]>,
+        from: LogOffset,
+        upto: LogOffset,
+        limit: usize,
+    ) -> ReadAnswer {
+        let ids: Vec<_> = queues
+            .iter()
+            .filter_map(|name| self.queues.get(name))
+            .collect();
+        let mut messages = Vec::new();
+        for (record, message) in self.visible() {
+            let wanted = record.offset >= from
+                && record.offset < upto
+                && record.queues.iter().any(|id| ids.contains(&id));
+            if wanted && message.qos > QoS::AtMostOnce {
+                messages.push(message.clone());
+                if messages.len() == limit {
+                    return ReadAnswer {
+                        messages,
+                        next: record.end,
+                    };
+                }
+            }
+        }
+        ReadAnswer {
+            messages,
+            next: upto,
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    fn log_id(&self) -> LogId {
+        self.log
+    }
+
+    fn appended(&self) -> LogOffset {
+        self.appended
+    }
+
+    fn durable(&self) -> LogOffset {
+        self.durable
+    }
+
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    fn queue(&mut self, name: &QueueName) -> Option<QueueId> {
+        let next = QueueId(self.queues.len() as u64);
+        Some(*self.queues.entry(name.clone()).or_insert(next))
+    }
+
+    fn append(&mut self, record: &NewRecord<'_>) -> Appended {
+        let offset = self.appended;
+        let end = LogOffset(offset.0 + 64);
+        self.appended = end;
+        let message = record.message.map(|new| Message {
+            address: Address {
+                log: self.log,
+                offset,
+            },
+            stamp: new.stamp,
+            publisher: new.publisher,
+            qos: new.qos,
+            retain: new.retain,
+            body: Bytes::copy_from_slice(new.body),
+        });
+        let queues = record
+            .message
+            .map_or_else(Vec::new, |new| new.queues.to_vec());
+        let changes = record.changes.to_vec();
+        self.records.push(Stored {
+            offset,
+            end,
+            message,
+            queues,
+            changes,
+        });
+        Appended { offset, end }
+    }
+
+    fn message(&self, at: LogOffset) -> Option<Message> {
+        self.records
+            .iter()
+            .rev()
+            .find(|record| record.offset == at)?
+            .message
+            .clone()
+    }
+
+    fn apply(&mut self, _from: Address, change: Change) {
+        let key = (change.table, change.key);
+        self.foreign.insert(key, change.value.unwrap_or_default());
+    }
+
+    fn read(&mut self, token: ReadToken, request: ReadRequest) {
+        self.reads += 1;
+        let answer = match request {
+            ReadRequest::Fetch { offsets } => {
+                let found = |at: &LogOffset| {
+                    self.visible()
+                        .find(|(record, _)| record.offset == *at)
+                        .map(|(_, m)| m.clone())
+                };
+                let messages = offsets.iter().filter_map(found).collect();
+                ReadAnswer {
+                    messages,
+                    next: LogOffset::ZERO,
+                }
+            }
+            ReadRequest::Pull {
+                queues,
+                from,
+                upto,
+                limit,
+                ..
+            } => self.pull(&queues, from, upto, limit),
+            ReadRequest::Scan { from, .. } => {
+                let all = self.visible().filter(|(record, message)| {
+                    record.offset >= from && (message.qos > QoS::AtMostOnce || message.retain)
+                });
+                let messages = all.map(|(_, message)| message.clone()).collect();
+                ReadAnswer {
+                    messages,
+                    next: self.durable,
+                }
+            }
+        };
+        self.answers.push_back((token, answer));
+    }
+}
