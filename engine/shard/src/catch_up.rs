@@ -188,7 +188,8 @@ impl Shard {
             return Step::Blocked;
         }
         if self.reads.catch_up >= self.config.reads_max {
-            self.queue_pump(index);
+            let key = self.key(index);
+            self.starved.push_back(key);
             return Step::Blocked;
         }
         let queues = self.queues_of(index);

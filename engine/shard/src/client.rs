@@ -109,6 +109,8 @@ pub(crate) struct Connection {
     /// One and a half times the keep-alive interval; 0: none.
     pub(crate) keep_alive_ms: u64,
     pub(crate) last_ms: u64,
+    /// Which of its keep-alive timers counts.
+    pub(crate) armed: u8,
     /// The client's Maximum Packet Size.
     pub(crate) packet_bytes_max: usize,
     /// Inbound QoS 1/2 publications without their last acknowledgement.
@@ -141,6 +143,7 @@ impl Connection {
             stalled: Vec::new(),
             keep_alive_ms: 0,
             last_ms: now_ms,
+            armed: 0,
             packet_bytes_max: usize::MAX,
             receiving: 0,
             subscribing: 0,

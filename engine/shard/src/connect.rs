@@ -81,10 +81,12 @@ impl Shard {
         link.packet_bytes_max = opening.packet_bytes_max;
         link.keep_alive_ms = u64::from(opening.keep_alive_s) * 1_500;
         link.greeting = Some(Box::new(greeting));
-        let keep_alive_ms = link.keep_alive_ms;
+        link.armed += 1;
+        let (keep_alive_ms, armed) = (link.keep_alive_ms, link.armed);
         if keep_alive_ms > 0 {
             let deadline = self.now.monotonic_ms + keep_alive_ms;
-            self.timers.arm(deadline, Timer::KeepAlive(connection));
+            self.timers
+                .arm(deadline, Timer::KeepAlive(connection, armed));
         }
         self.counters.connects += 1;
         self.open_session(index, connection, opening.will, store);

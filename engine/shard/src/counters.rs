@@ -37,8 +37,6 @@ counters! {
     Gauge retained,
     /// Publications that wait to be durable.
     Gauge pending,
-    /// Sessions that catch up.
-    Gauge sessions_behind,
     /// Routing version.
     Gauge routing_version,
     /// CONNECT packets accepted.

@@ -219,9 +219,13 @@ impl Shard {
 
     /// A client that has been silent for one and a half keep-alive intervals is closed
     /// [MQTT-3.1.2-22].
-    pub(crate) fn check_keep_alive(&mut self, connection: ConnectionId) {
+    pub(crate) fn check_keep_alive(&mut self, connection: ConnectionId, armed: u8) {
         let now = self.now.monotonic_ms;
-        let Some(link) = self.connections.get(&connection) else {
+        let Some(link) = self
+            .connections
+            .get(&connection)
+            .filter(|link| link.armed == armed)
+        else {
             return;
         };
         let limit = match link.stage {
@@ -231,7 +235,8 @@ impl Shard {
         };
         let deadline = link.last_ms + limit;
         if deadline > now {
-            self.timers.arm(deadline, Timer::KeepAlive(connection));
+            self.timers
+                .arm(deadline, Timer::KeepAlive(connection, armed));
             return;
         }
         self.counters.keep_alive_timeouts += 1;

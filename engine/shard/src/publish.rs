@@ -264,7 +264,8 @@ impl Shard {
         packet_id: u16,
         reason: ReasonCode,
     ) {
-        if let Some(link) = self.connections.get_mut(&connection) {
+        let link = self.connections.get_mut(&connection);
+        if let Some(link) = link.filter(|_| reason == ReasonCode::Success) {
             link.receiving = link.receiving.saturating_sub(1);
         }
         self.send_ack(connection, OutAck::PubComp, packet_id, reason);

@@ -36,6 +36,9 @@ impl Shard {
         let Some(link) = self.connections.get_mut(&connection) else {
             return;
         };
+        if link.output.capacity() == 0 {
+            link.output = self.buffers.pop().unwrap_or_default();
+        }
         let before = link.output.len();
         if packet.encode(link.version, &mut link.output).is_err()
             || link.output.len() - before > link.packet_bytes_max
@@ -107,6 +110,9 @@ impl Shard {
             forwardable: body.properties,
             payload: body.payload,
         };
+        if link.output.capacity() == 0 {
+            link.output = self.buffers.pop().unwrap_or_default();
+        }
         let before = link.output.len();
         let written = encode_publish_parts(&parts, &mut link.output);
         if written.is_err() || link.output.len() - before > link.packet_bytes_max {

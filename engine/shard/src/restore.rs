@@ -1,7 +1,7 @@
 //! The start: sessions, subscriptions, what was in flight, retained messages and wills come back
 //! from the state store.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -80,6 +80,7 @@ impl Shard {
         for index in indexes {
             shard.settle_session(index, &rows.positions);
         }
+        shard.forget_boots(&rows.positions);
         for (client_id, will) in rows.wills {
             shard.settle_will(&client_id, will);
         }
@@ -200,6 +201,23 @@ impl Shard {
             self.store_session(index, self.now.wall_ms.max(1));
         }
         self.arm_expiry(index, expiry_ms.saturating_sub(waited_ms));
+        if !self.clients[index].session.completed.is_empty() {
+            self.mark_dirty(index);
+        }
+    }
+
+    /// Positions of earlier boots that no session stands at any more.
+    fn forget_boots(&mut self, positions: &BTreeMap<u32, Vec<LogOffset>>) {
+        let clients = self.clients.indexes().map(|index| &self.clients[index]);
+        let used: BTreeSet<u32> = clients
+            .filter_map(|client| match client.session.stored.as_ref()?.place {
+                Place::Shared { boot } => Some(boot),
+                Place::Own(_) => None,
+            })
+            .collect();
+        let gone = positions.keys().filter(|boot| !used.contains(boot));
+        self.changes
+            .extend(gone.map(|boot| state::no_positions(*boot)));
     }
 
     /// A will of a connection that a crash or a stop has ended waits for its client for a while.

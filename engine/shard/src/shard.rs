@@ -32,7 +32,7 @@ pub(crate) const LANE_TELL_MS: u64 = 20;
 #[derive(Debug)]
 pub(crate) enum Timer {
     /// The connection must have sent something.
-    KeepAlive(ConnectionId),
+    KeepAlive(ConnectionId, u8),
     /// The will of an ended connection, by client id and session.
     Will(Arc<str>, u64),
     /// A session may have expired.
@@ -81,6 +81,8 @@ pub struct Shard {
     /// Sessions at their shard's position that wait for it to pass their cut.
     pub(crate) waiting: Vec<ClientKey>,
     pub(crate) dirty: Vec<ClientKey>,
+    /// Sessions that wait for one of the reads to be free.
+    pub(crate) starved: VecDeque<ClientKey>,
     pub(crate) timers: Wheel<Timer>,
     pub(crate) stopping: bool,
     pub(crate) last_stamp: u64,
@@ -143,6 +145,7 @@ impl Shard {
             pump: VecDeque::new(),
             waiting: Vec::new(),
             dirty: Vec::new(),
+            starved: VecDeque::new(),
             timers: Wheel::new(now.monotonic_ms),
             stopping: false,
             last_stamp: 0,
@@ -195,7 +198,7 @@ impl Shard {
             .insert(connection, Connection::new(now.monotonic_ms));
         self.counters.connections = self.connections.len() as u64;
         let deadline = now.monotonic_ms + crate::connect::CONNECT_TIMEOUT_MS;
-        self.timers.arm(deadline, Timer::KeepAlive(connection));
+        self.timers.arm(deadline, Timer::KeepAlive(connection, 0));
     }
 
     /// Bytes from a client, from a packet boundary on. Returns how many were used; the caller brings
@@ -269,7 +272,7 @@ impl Shard {
         self.timers.advance(now.monotonic_ms, &mut fired);
         for timer in fired {
             match timer {
-                Timer::KeepAlive(connection) => self.check_keep_alive(connection),
+                Timer::KeepAlive(connection, armed) => self.check_keep_alive(connection, armed),
                 Timer::Will(client_id, session) => self.check_will(&client_id, session),
                 Timer::Expiry(key) => self.check_expiry(key, store),
             }
@@ -336,8 +339,7 @@ impl Shard {
         while let Some(connection) = self.transmits.pop_front() {
             if let Some(link) = self.connections.get_mut(&connection) {
                 link.queued = false;
-                let bytes =
-                    std::mem::replace(&mut link.output, self.buffers.pop().unwrap_or_default());
+                let bytes = std::mem::take(&mut link.output);
                 link.backlog += bytes.len();
                 if !bytes.is_empty() {
                     return Some(Transmit {
@@ -361,9 +363,6 @@ impl Shard {
         let Some(link) = self.connections.get_mut(&connection) else {
             return;
         };
-        if link.output.is_empty() && link.output.capacity() > 0 && backlog == 0 {
-            self.buffers.push(std::mem::take(&mut link.output));
-        }
         let was = link.backlog;
         link.backlog = backlog;
         let client = link.client;

@@ -186,6 +186,11 @@ pub(crate) fn positions(boot: u32, offsets: &[LogOffset]) -> Change {
 }
 
 #[expect(clippy::big_endian_bytes, reason = "keys sort by number")]
+pub(crate) fn no_positions(boot: u32) -> Change {
+    delete(Table::Positions, boot.to_be_bytes().to_vec())
+}
+
+#[expect(clippy::big_endian_bytes, reason = "keys sort by number")]
 pub(crate) fn read_positions(
     key: &[u8],
     value: &[u8],

@@ -1,7 +1,13 @@
 //! The rules of delivery on a node in memory: shards, stores that forget at a crash, clients.
 
-#![expect(clippy::cast_possible_truncation, reason = "the tests count to small numbers")]
-#![expect(clippy::wildcard_enum_match_arm, reason = "a test names what it looks for")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "the tests count to small numbers"
+)]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test names what it looks for"
+)]
 
 mod delivery;
 mod net;
