@@ -82,6 +82,8 @@ pub struct Index<D: Disk> {
     next: HashMap<u64, u64, FixedState>,
     /// The record of the last entry; the next entry is of this one or a later one.
     last: LogOffset,
+    /// The end of that record.
+    last_end: LogOffset,
     cache: PageCache,
     flushing: Option<Flush<D::File>>,
     token: u64,
@@ -129,6 +131,7 @@ impl<D: Disk> Index<D> {
             active: Memtable::default(),
             next,
             last,
+            last_end: last,
             flushing: None,
             token: FIRST_TOKEN,
             failed: None,
@@ -184,7 +187,7 @@ impl<D: Disk> Index<D> {
                 continue;
             }
             if entry.at > self.last && self.is_due(entry.at) {
-                self.freeze(entry.at);
+                self.freeze(self.last_end.min(entry.at));
             }
             let next = self.next.entry(entry.queue.0).or_default();
             let in_order = entry.at >= self.last && entry.queue_offset >= *next;
@@ -199,20 +202,25 @@ impl<D: Disk> Index<D> {
             }
             *next = entry.queue_offset.saturating_add(1);
             self.last = entry.at;
+            self.last_end = LogOffset(entry.at.0.saturating_add(u64::from(entry.size.max(1))));
             self.counters.entries_appended += 1;
         }
         Ok(())
     }
 
-    /// Freezes the memtable, so that the next flush writes it. Every entry of a record below
-    /// `upto`, and none at or above, has been appended. For an idle log and the orderly stop;
-    /// otherwise it happens by itself.
+    /// Tells that every entry of a record below `upto` has been appended, `upto` being the end of
+    /// the log's last record; freezes the memtable when it covers enough. Cheap; for every turn.
+    pub fn advance(&mut self, upto: LogOffset) {
+        if self.is_due(upto) {
+            self.freeze(upto);
+        }
+    }
+
+    /// As [`Index::advance`], but freezes whatever there is, so that the next flush writes it: for
+    /// an idle log and the orderly stop.
     pub fn freeze(&mut self, upto: LogOffset) {
-        if self.active.entries() > 0 {
-            let low = self
-                .frozen
-                .back()
-                .map_or_else(|| self.indexed_upto(), |last| last.high);
+        let low = self.low();
+        if upto > low && (self.active.entries() > 0 || self.is_due(upto)) {
             let table = std::mem::take(&mut self.active);
             self.frozen.push_back(Frozen {
                 table,
@@ -515,14 +523,25 @@ impl<D: Disk> Index<D> {
             .chain([&self.active])
     }
 
-    /// Whether the active memtable should not take the record at `at`.
+    /// Where the range of the active memtable begins.
+    fn low(&self) -> LogOffset {
+        self.frozen
+            .back()
+            .map_or_else(|| self.indexed_upto(), |last| last.high)
+    }
+
+    /// Whether the active memtable covers enough of the log when this record is not in it.
     fn is_due(&self, at: LogOffset) -> bool {
         let bytes_max = self
             .options
             .memtable_log_bytes_max
             .min(MEMTABLE_LOG_BYTES_MAX);
-        self.active.entries() >= self.options.memtable_entries_max
-            || self.active.reach(at) >= bytes_max
+        // A log without entries for queues is covered by a run without entries.
+        let reach = self
+            .active
+            .reach(at)
+            .unwrap_or_else(|| at.0.saturating_sub(self.low().0));
+        self.active.entries() >= self.options.memtable_entries_max || reach >= bytes_max
     }
 }
 

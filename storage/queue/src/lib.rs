@@ -35,6 +35,9 @@ mod page;
 mod run;
 mod run_file;
 
+#[cfg(test)]
+mod tests;
+
 pub use entry::{Entry, Found, Lookup, PageRead};
 pub use error::IndexError;
 pub use index::{Counters, Index, Opened, Options};

@@ -1,0 +1,5 @@
+//! The index against a model that keeps everything in vectors.
+
+mod damage;
+mod formats;
+mod model;

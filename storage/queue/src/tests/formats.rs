@@ -1,0 +1,146 @@
+//! The formats, byte for byte, and pages of any shape.
+
+use proptest::prelude::*;
+use storage_io::Disk;
+use storage_io::sim::SimDisk;
+
+use super::model::options;
+use crate::limits::{BLOCK_ENTRIES_MAX, PAGE_BYTES};
+use crate::page::{Blocks, Item, PageBuilder, Start, verify};
+use crate::{Entry, Index, LogId, LogOffset, QueueId};
+
+/// Hexadecimal digits, with `(n)` for n zero bytes in a row, n > 3.
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    let mut rest = bytes;
+    while let Some(byte) = rest.first() {
+        let zeroes = rest.iter().take_while(|byte| **byte == 0).count();
+        if zeroes > 3 {
+            text.push_str(&format!("({zeroes})"));
+            rest = &rest[zeroes..];
+        } else {
+            text.push_str(&format!("{byte:02x}"));
+            rest = &rest[1..];
+        }
+    }
+    text
+}
+
+#[test]
+fn golden_files() {
+    let disk = SimDisk::new(1).sub("cq").unwrap();
+    let mut index = Index::open(disk.clone(), LogId(3), options())
+        .unwrap()
+        .index;
+    let entry = |queue, queue_offset, at, size, tag| {
+        let (queue, at) = (QueueId(queue), LogOffset(at));
+        Entry {
+            queue,
+            queue_offset,
+            at,
+            size,
+            tag,
+        }
+    };
+    let batch = [
+        entry(5, 0, 4096, 304, 2),
+        entry(9, 0, 4096, 304, 2),
+        entry(5, 1, 4400, 96, 2),
+        entry(5, 2, 4496, 512, 1),
+    ];
+    index.append(&batch).unwrap();
+    index.freeze(LogOffset(5008));
+    index.flush_blocking(LogOffset(5008)).unwrap();
+    let name = "cq-0000000000000000-0000000000001390-00000001.run";
+    assert_eq!(disk.list().unwrap(), [name, "manifest"]);
+    let file = disk.contents(name).unwrap();
+    let blocks: Vec<_> = file.chunks(PAGE_BYTES).map(hex).collect();
+    assert_eq!(blocks, GOLDEN_RUN);
+    let slots = disk.contents("manifest").unwrap();
+    let slots: Vec<_> = slots.chunks(65536).map(hex).collect();
+    assert_eq!(slots, GOLDEN_MANIFEST);
+}
+
+const GOLDEN_RUN: [&str; 4] = [
+    "434c512d52554e0a0100000003(11)9013(6)01(4059)45509923",
+    "1800020005(9)038020090901600130c14003007a0400018020b00202(4056)8a9b0e1d",
+    "05(16)10(4074)16135843",
+    "434c512d454e440a0100000003(11)9013(6)01(7)010000000100000004(7)02(8)40(4026)d5753319",
+];
+const GOLDEN_MANIFEST: [&str; 2] = [
+    "(65536)",
+    "434c512d4d414e0a0100000003000000540000000100000001(7)02(15)9013(6)01(8)40(6)d5753319(4)\
+     e1f1e9ea(65452)",
+];
+
+/// Distance of the queue, queue offset, and (distance, size, tag) of every entry.
+type RawBlock = (u64, u64, Vec<(u32, u32, u32)>);
+
+fn blocks() -> impl Strategy<Value = Vec<RawBlock>> {
+    let narrow = (1_u32..5, 0_u32..3, 0_u32..3);
+    let wide = (1_u32..=u32::MAX, any::<u32>(), any::<u32>());
+    let items = prop_oneof![
+        prop::collection::vec(narrow, 1..=BLOCK_ENTRIES_MAX),
+        prop::collection::vec(wide, 1..=BLOCK_ENTRIES_MAX),
+        prop::collection::vec((1_u32..1000, 64_u32..500, 0_u32..4), 1..4),
+    ];
+    prop::collection::vec((0_u64..1 << 40, 0_u64..1 << 50, items), 1..40)
+}
+
+proptest! {
+    #[test]
+    fn pages_round_trip(blocks in blocks(), base in 0_u64..1 << 60) {
+        let mut builder = PageBuilder::default();
+        let mut queue = 0;
+        let mut wanted = Vec::new();
+        let mut at = base;
+        for (queue_delta, queue_offset, raw) in blocks {
+            queue += queue_delta;
+            let items: Vec<_> = raw
+                .iter()
+                .map(|(delta, size, tag)| {
+                    at += u64::from(*delta);
+                    Item { at, size: *size, tag: *tag }
+                })
+                .collect();
+            let start = Start { queue: QueueId(queue), queue_offset, at: items[0].at };
+            if !builder.push(base, start, &items) {
+                prop_assert!(!builder.is_empty());
+                break;
+            }
+            wanted.extend((queue_offset..).zip(items).map(|(queue_offset, item)| {
+                let (queue, at) = (QueueId(queue), LogOffset(item.at));
+                Entry { queue, queue_offset, at, size: item.size, tag: item.tag }
+            }));
+        }
+        let mut page = Vec::new();
+        prop_assert!(builder.finish(17, 3, &mut page).is_some());
+        prop_assert_eq!(page.len(), PAGE_BYTES);
+        let mut found = Vec::new();
+        let verified = verify(&page, 17, 3, base, &mut |block| {
+            block.entries(&mut found).unwrap();
+        });
+        prop_assert_eq!(verified, Ok(()));
+        prop_assert_eq!(found, wanted);
+        prop_assert!(verify(&page, 17, 4, base, &mut |_| {}).is_err(), "another page");
+        prop_assert!(verify(&page, 18, 3, base, &mut |_| {}).is_err(), "another file");
+    }
+
+    #[test]
+    fn hostile_pages_never_panic(
+        mut page in prop::collection::vec(any::<u8>(), 0..PAGE_BYTES + 1),
+        used in 0_u16..5000,
+    ) {
+        // As if the checksum were right.
+        if let Some(start) = page.first_chunk_mut::<2>() {
+            *start = used.to_le_bytes();
+        }
+        if let Some(mut blocks) = Blocks::new(&page, u64::MAX - 1000) {
+            let mut out = Vec::new();
+            for block in blocks.by_ref() {
+                block.entries(&mut out);
+            }
+            blocks.is_sound();
+        }
+    }
+}
