@@ -1,0 +1,181 @@
+//! One client's socket with what is half read and half written.
+//!
+//! Small, since there may be hundreds of thousands: both buffers stay unallocated while packets
+//! come and go whole.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use crate::socket::{self, Poller};
+
+/// The most bytes queued behind a socket that takes no more, before its owner must stop adding.
+/// Acknowledgements may go over it: they are bounded by what is read.
+const UNSENT_MAX: usize = 256 * 1024;
+
+/// How far a client has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Connecting,
+    AwaitingConnAck,
+    /// SUBACKs still to come.
+    AwaitingSubAck(u32),
+    Ready,
+    /// DISCONNECT is sent; the server closes.
+    Closing,
+}
+
+/// What a client is for: the index says which of its worker's publishers or subscribers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Idle,
+    Publisher(usize),
+    Subscriber(usize),
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    socket: OwnedFd,
+    token: usize,
+    pub(crate) stage: Stage,
+    pub(crate) role: Role,
+    /// When it was meant to connect.
+    pub(crate) started_ns: u64,
+    pub(crate) last_sent_ns: u64,
+    carry: Vec<u8>,
+    unsent: Vec<u8>,
+    unsent_from: usize,
+    is_watched_for_room: bool,
+}
+
+impl Connection {
+    /// Takes over a socket that is connecting and starts watching it.
+    pub(crate) fn new(
+        poller: &Poller,
+        socket: OwnedFd,
+        token: usize,
+        role: Role,
+        started_ns: u64,
+    ) -> io::Result<Self> {
+        poller.add(&socket, token, true)?;
+        Ok(Self {
+            socket,
+            token,
+            stage: Stage::Connecting,
+            role,
+            started_ns,
+            last_sent_ns: started_ns,
+            carry: Vec::new(),
+            unsent: Vec::new(),
+            unsent_from: 0,
+            is_watched_for_room: true,
+        })
+    }
+
+    /// Whether the connection was made, once its socket is writable.
+    pub(crate) fn connected(&mut self, poller: &Poller) -> io::Result<()> {
+        socket::connected(&self.socket)?;
+        self.watch_for_room(poller, false)
+    }
+
+    /// Reads behind what was carried over; how many bytes of `buffer` are filled, `None` when
+    /// nothing came.
+    ///
+    /// # Errors
+    /// The socket's, `UnexpectedEof` at the end of the stream, and `InvalidData` when a packet
+    /// does not fit the buffer.
+    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        let carried = self.carry.len();
+        let Some((head, room)) = buffer.split_at_mut_checked(carried) else {
+            return Err(too_large(carried));
+        };
+        if room.is_empty() {
+            return Err(too_large(carried));
+        }
+        head.copy_from_slice(&self.carry);
+        match socket::receive(&self.socket, room)? {
+            None => Ok(None),
+            Some(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(len) => {
+                self.carry.clear();
+                Ok(Some(carried + len))
+            }
+        }
+    }
+
+    /// Keeps the start of a packet for the next read.
+    pub(crate) fn carry_over(&mut self, rest: &[u8]) {
+        debug_assert!(self.carry.is_empty(), "carried over twice");
+        self.carry.extend_from_slice(rest);
+    }
+
+    /// Sends, or queues what the socket does not take.
+    pub(crate) fn send(&mut self, poller: &Poller, bytes: &[u8], now_ns: u64) -> io::Result<()> {
+        self.last_sent_ns = now_ns;
+        if self.has_unsent() {
+            self.unsent.extend_from_slice(bytes);
+            return Ok(());
+        }
+        let sent = socket::send(&self.socket, bytes)?;
+        if let Some(rest) = bytes.get(sent..)
+            && !rest.is_empty()
+        {
+            self.unsent.extend_from_slice(rest);
+            self.watch_for_room(poller, true)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what was queued; whether everything has left.
+    pub(crate) fn flush(&mut self, poller: &Poller) -> io::Result<bool> {
+        let rest = self.unsent.get(self.unsent_from..).unwrap_or_default();
+        if !rest.is_empty() {
+            self.unsent_from += socket::send(&self.socket, rest)?;
+        }
+        if self.has_unsent() {
+            return Ok(false);
+        }
+        self.unsent = Vec::new();
+        self.unsent_from = 0;
+        self.watch_for_room(poller, false)?;
+        Ok(true)
+    }
+
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.unsent_from < self.unsent.len()
+    }
+
+    /// Whether so much is queued that nothing should be added.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.unsent.len() - self.unsent_from > UNSENT_MAX
+    }
+
+    /// Stops or resumes reading; resuming also restores watching for room.
+    pub(crate) fn set_paused(&self, poller: &Poller, paused: bool) -> io::Result<()> {
+        if paused {
+            poller.pause_input(&self.socket, self.token)
+        } else {
+            poller.change(&self.socket, self.token, self.is_watched_for_room)
+        }
+    }
+
+    /// Closes with a reset.
+    pub(crate) fn reset(self) {
+        socket::reset(self.socket);
+    }
+
+    fn watch_for_room(&mut self, poller: &Poller, wanted: bool) -> io::Result<()> {
+        if self.is_watched_for_room != wanted {
+            poller.change(&self.socket, self.token, wanted)?;
+            self.is_watched_for_room = wanted;
+        }
+        Ok(())
+    }
+}
+
+fn too_large(len: usize) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("a packet of more than {len} bytes"),
+    )
+}

@@ -1,0 +1,109 @@
+//! `corelane-bench`: a load generator for MQTT brokers.
+//!
+//! One process plays all publishers and subscribers, so one clock times both ends. Each worker
+//! thread runs an event loop over epoll for its share of the clients (`worker`, with its halves
+//! `handshake` and `delivery`); the main thread (`runner`) moves the workers from phase to phase and
+//! samples the broker's CPU time (`server_usage`). Every message carries who sent it, its place and
+//! its intended time (`payload`), from which `check` finds loss, repetition and disorder, and
+//! `latency` the delay since the time it was due (`schedule`). `packet` and `control_packet` are all
+//! that knows MQTT. `sink` is a minimal server that shows what the generator itself costs.
+
+mod assemble;
+mod check;
+mod cli;
+mod connection;
+mod control_packet;
+mod delivery;
+mod error;
+mod handshake;
+mod latency;
+mod packet;
+mod payload;
+mod plan;
+mod publisher;
+mod report;
+mod run_state;
+mod runner;
+mod schedule;
+mod server_usage;
+mod settings;
+mod sink;
+mod sink_route;
+mod socket;
+mod tally;
+mod worker;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+
+pub use cli::{
+    Cli, Command, ConnArgs, FaninArgs, FanoutArgs, LoadArgs, MqttVersion, P2pArgs, SinkArgs,
+    TargetArgs,
+};
+pub use error::BenchError;
+pub use latency::LatencySummary;
+pub use report::{ConnectReport, MessageReport, Report, ServerReport};
+pub use sink::Sink;
+
+/// The exit status of a run with `--strict` that found a fault.
+const EXIT_FAULTS: u8 = 3;
+
+/// Does what the command line says: prints the result on stdout, progress on stderr.
+///
+/// # Errors
+/// When there is no result; see [`BenchError`].
+pub fn execute(cli: &Cli) -> Result<ExitCode, BenchError> {
+    if let Command::Sink(args) = &cli.command {
+        let mut sink = Sink::bind(SocketAddr::new(args.host, args.port), args.relay)?;
+        let mode = if args.relay { "relaying" } else { "swallowing" };
+        print(&format!("ready {mode} mqtt://{}\n", sink.address()?))?;
+        sink.run(&AtomicBool::new(false))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(settings) = settings::Settings::parse(&cli.command)? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let report = runner::run(&settings)?;
+    print(&report.to_string())?;
+    if let Some(path) = &settings.target.json {
+        let output = |source| BenchError::Output {
+            path: path.clone(),
+            source,
+        };
+        let text = serde_json::to_string_pretty(&report).map_err(|error| output(error.into()))?;
+        std::fs::write(path, text + "\n").map_err(output)?;
+    }
+    let is_strict = settings.load.as_ref().is_some_and(|load| load.strict);
+    let is_faultless = report
+        .messages
+        .as_ref()
+        .is_none_or(MessageReport::is_faultless);
+    if is_strict && !is_faultless {
+        return Ok(ExitCode::from(EXIT_FAULTS));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes one run and returns its result, without printing it.
+///
+/// # Errors
+/// `Options` for `sink`, which has no result; otherwise as [`execute`].
+pub fn measure(command: &Command) -> Result<Report, BenchError> {
+    match settings::Settings::parse(command)? {
+        Some(settings) => runner::run(&settings),
+        None => Err(BenchError::Options("`sink` has no result".to_owned())),
+    }
+}
+
+fn print(text: &str) -> Result<(), BenchError> {
+    let mut stdout = std::io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(|source| BenchError::System {
+            doing: "writing to stdout",
+            source,
+        })
+}

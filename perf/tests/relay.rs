@@ -1,0 +1,140 @@
+//! Runs the scenarios for a moment against the relaying sink, which must lose nothing.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use clap::Parser;
+use corelane_bench::{BenchError, Cli, Report, Sink, measure};
+
+/// Stops the sink when the test ends, however it ends.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn run_against_sink(relays: bool, arguments: &str) -> Result<Report, BenchError> {
+    let mut sink = Sink::bind("127.0.0.1:0".parse().unwrap(), relays).unwrap();
+    let port = sink.address().unwrap().port();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let serving = scope.spawn(|| sink.run(&stop));
+        let result = {
+            let _stop = StopOnDrop(&stop);
+            let line = format!("corelane-bench {arguments} --port {port} --quiet");
+            let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+            measure(&cli.command)
+        };
+        serving.join().unwrap().unwrap();
+        result
+    })
+}
+
+/// A run whose messages must all arrive exactly once and in order; at least `sent_min` of them.
+#[track_caller]
+fn check_faultless(arguments: &str, sent_min: u64) -> Report {
+    let report = run_against_sink(true, arguments).unwrap();
+    let messages = report.messages.as_ref().unwrap();
+    assert!(messages.is_faultless(), "{arguments}:\n{report}");
+    assert!(messages.sent >= sent_min, "{arguments}:\n{report}");
+    assert_eq!(
+        messages.received, messages.expected,
+        "{arguments}:\n{report}"
+    );
+    report
+}
+
+#[test]
+fn pairs_lose_nothing_at_any_quality_of_service_and_version() {
+    for version in ["3.1.1", "5"] {
+        for qos in 0..=2 {
+            let report = check_faultless(
+                &format!("p2p --qos {qos} --mqtt-version {version} --duration 0.1 --warm-up 0.02"),
+                100,
+            );
+            let messages = report.messages.unwrap();
+            let expected = if qos == 0 { 0 } else { messages.sent };
+            assert_eq!(
+                messages.acknowledged, expected,
+                "QoS {qos}, version {version}"
+            );
+            assert!(messages.delivery_latency.is_some());
+        }
+    }
+}
+
+#[test]
+fn a_schedule_sends_exactly_what_it_says() {
+    let report = check_faultless(
+        "fanin --publishers 10 --subscribers 3 --topics 2 --qos 1 --rate 2000 --duration 0.2 \
+         --warm-up 0.1",
+        1,
+    );
+    let messages = report.messages.unwrap();
+    assert_eq!((messages.sent, messages.unsent), (600, 0));
+}
+
+#[test]
+fn fan_out_reaches_every_subscriber_from_several_threads() {
+    let report = check_faultless(
+        "fanout --publishers 3 --subscribers 20 --qos 2 --sub-qos 1 --rate 300 --duration 0.2 \
+         --warm-up 0 --threads 2 --sources 3 --wildcard",
+        60,
+    );
+    let messages = report.messages.unwrap();
+    assert_eq!(
+        (messages.sent, messages.expected, messages.delivery_qos),
+        (60, 1_200, 1)
+    );
+}
+
+#[test]
+fn large_payloads_survive_partial_reads_and_writes() {
+    check_faultless(
+        "p2p --pairs 2 --qos 1 --size 300000 --duration 0.2 --warm-up 0",
+        4,
+    );
+}
+
+#[test]
+fn connections_are_counted_and_timed() {
+    let report = run_against_sink(false, "conn --clients 200 --hold 0 --threads 2").unwrap();
+    assert_eq!((report.connect.connected, report.connect.failed), (200, 0));
+    assert_eq!(
+        report.connect.latency.map(|latency| latency.count),
+        Some(200)
+    );
+    assert!(report.messages.is_none());
+}
+
+#[test]
+fn a_sink_that_swallows_makes_the_loss_visible() {
+    let report = run_against_sink(
+        false,
+        "p2p --pairs 1 --rate 1000 --duration 0.1 --warm-up 0 --drain 0.1",
+    );
+    let messages = report.unwrap().messages.unwrap();
+    assert_eq!(
+        (messages.sent, messages.lost, messages.received),
+        (100, 100, 0)
+    );
+    assert!(!messages.is_faultless());
+}
+
+#[test]
+fn nobody_listening_is_a_named_error() {
+    let port = {
+        let sink = Sink::bind("127.0.0.1:0".parse().unwrap(), false).unwrap();
+        sink.address().unwrap().port()
+    };
+    let line = format!("corelane-bench p2p --port {port} --quiet");
+    let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+    let error = measure(&cli.command).unwrap_err().to_string();
+    assert!(
+        error.contains("connecting") && error.contains("refused"),
+        "{error}"
+    );
+}
