@@ -243,3 +243,82 @@ fn unreadable(failure: &FirstFailure, reason: &str) -> StateError {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use storage_io::sim::SimDisk;
+
+    use super::*;
+    use crate::section::{Change, encode};
+
+    fn open_raw(disk: &SimDisk) -> redb::Database {
+        let file = disk.byte_file(FILE_NAME).unwrap();
+        let backend = Backend::new(file, FirstFailure::default());
+        redb::Builder::new().create_with_backend(backend).unwrap()
+    }
+
+    #[test]
+    fn golden_rows() {
+        let disk = SimDisk::new(1);
+        let database = Database::open(&disk, 1 << 20).unwrap();
+        let mut section = Vec::new();
+        encode(
+            &Change {
+                table: 7,
+                key: b"a/b",
+                value: Some(b"value"),
+            },
+            &mut section,
+        )
+        .unwrap();
+        let batch = Batch {
+            sections: vec![section.into()],
+            applied: vec![(3, 4711)],
+        };
+        database.write(&batch).unwrap();
+        drop(database);
+
+        let redb = open_raw(&disk);
+        let transaction = redb.begin_read().unwrap();
+        let mut names: Vec<_> = transaction
+            .list_tables()
+            .unwrap()
+            .map(|table| table.name().to_owned())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["applied", "format", "state"]);
+        let format = transaction.open_table(FORMAT).unwrap();
+        assert_eq!(format.get("version").unwrap().unwrap().value(), 1);
+        let applied = transaction.open_table(APPLIED).unwrap();
+        assert_eq!(applied.get(3).unwrap().unwrap().value(), 4711);
+        let state = transaction.open_table(STATE).unwrap();
+        let value = state.get(b"\x07a/b".as_slice()).unwrap().unwrap();
+        assert_eq!(value.value(), b"value");
+    }
+
+    #[test]
+    fn another_version_is_refused() {
+        let disk = SimDisk::new(2);
+        drop(Database::open(&disk, 1 << 20).unwrap());
+        let redb = open_raw(&disk);
+        let transaction = redb.begin_write().unwrap();
+        transaction
+            .open_table(FORMAT)
+            .unwrap()
+            .insert("version", 2)
+            .unwrap();
+        transaction.commit().unwrap();
+        drop(redb);
+        let error = Database::open(&disk, 1 << 20).unwrap_err();
+        let file = FILE_NAME.to_owned();
+        assert_eq!(
+            error,
+            StateError::Format {
+                file,
+                found: 2,
+                expected: 1
+            }
+        );
+        assert!(error.is_cured_by_rebuild());
+    }
+}

@@ -27,6 +27,9 @@ pub mod section;
 mod store;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use database::FILE_NAME;
 pub use error::StateError;
 pub use scan::{Row, Scan};
