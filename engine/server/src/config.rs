@@ -63,7 +63,9 @@ impl fmt::Display for Durability {
 
 impl<'de> Deserialize<'de> for Durability {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(from)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -237,7 +239,10 @@ mod tests {
 
     #[test]
     fn an_empty_file_gives_the_defaults() {
-        assert_eq!(Settings::from_toml("").unwrap().finish().unwrap(), Config::default());
+        assert_eq!(
+            Settings::from_toml("").unwrap().finish().unwrap(),
+            Config::default()
+        );
     }
 
     #[test]
@@ -261,16 +266,23 @@ mod tests {
 
     #[test]
     fn unknown_keys_and_bad_values_are_errors_with_their_place() {
-        let error = Settings::from_toml("data = \"x\"\nshard = 2\n").unwrap_err().to_string();
+        let error = Settings::from_toml("data = \"x\"\nshard = 2\n")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("shard") && error.contains('2'), "{error}");
-        let error = Settings::from_toml("durability = \"always\"").unwrap_err().to_string();
+        let error = Settings::from_toml("durability = \"always\"")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("interval:MS"), "{error}");
         assert!(Settings::from_toml("listen = [\"tcp://a\"]").is_err());
     }
 
     #[test]
     fn flags_override_the_file() {
-        let flags = Settings { shards: Some(2), ..Settings::default() };
+        let flags = Settings {
+            shards: Some(2),
+            ..Settings::default()
+        };
         let file = Settings::from_toml("shards = 4\ndata = \"d\"").unwrap();
         let config = flags.over(file).finish().unwrap();
         assert_eq!((config.shards, config.data), (Some(2), PathBuf::from("d")));
@@ -278,7 +290,13 @@ mod tests {
 
     #[test]
     fn ranges_are_checked() {
-        let with_shards = |n| Settings { shards: Some(n), ..Settings::default() }.finish();
+        let with_shards = |n| {
+            Settings {
+                shards: Some(n),
+                ..Settings::default()
+            }
+            .finish()
+        };
         assert_eq!(with_shards(0), Err(ConfigError::Shards(0)));
         assert_eq!(with_shards(65), Err(ConfigError::Shards(65)));
         assert!(with_shards(64).is_ok());
@@ -303,7 +321,10 @@ mod tests {
         let error = outside(false).unwrap_err();
         assert!(error.to_string().contains("--allow-anonymous"), "{error}");
         assert!(outside(true).is_ok());
-        let empty = Settings { listen: Some(Vec::new()), ..Settings::default() };
+        let empty = Settings {
+            listen: Some(Vec::new()),
+            ..Settings::default()
+        };
         assert_eq!(empty.finish(), Err(ConfigError::NoListener));
     }
 }

@@ -131,13 +131,31 @@ impl<M: Machine> Driver<M> {
     }
 
     /// The bell that wakes this shard.
-    pub(crate) fn bell(&self) -> Option<&Bell> {
-        self.mesh.bells().get(self.shard)
+    pub(crate) fn bell(&self) -> &Bell {
+        // Invariant: `new` has seen it.
+        let Some(bell) = self.mesh.bells().get(self.shard) else {
+            unreachable!("no bell")
+        };
+        bell
+    }
+
+    /// Tells what the published numbers mean; the same for all shards.
+    pub(crate) fn name_meters(&self) {
+        let mut names = Vec::new();
+        self.meters(&mut |meter, _| names.push(meter));
+        self.shared.name_cells(names);
+    }
+
+    /// One more turn is done.
+    pub(crate) fn count_turn(&self) {
+        self.shared.count_turn(self.shard);
     }
 
     /// After a sleep: lets the kernel post what has come.
     pub(crate) fn enter(&mut self) -> Result<(), Failure> {
-        self.net.enter().map_err(|error| Failure(format!("io_uring_enter failed: {error}")))
+        self.net
+            .enter()
+            .map_err(|error| Failure(format!("io_uring_enter failed: {error}")))
     }
 
     /// One turn; returns whether there was anything to do.
@@ -184,11 +202,20 @@ impl<M: Machine> Driver<M> {
         let worked = !completions.is_empty();
         for completion in completions.drain(..) {
             match completion {
-                Completion::Accepted { listener: _, result, armed } => {
+                Completion::Accepted {
+                    listener: _,
+                    result,
+                    armed,
+                } => {
                     self.accepted(now, result, armed);
                 }
                 Completion::Readable(key) => self.net.readable(key),
-                Completion::Sent { connection, buffer, from, result } => {
+                Completion::Sent {
+                    connection,
+                    buffer,
+                    from,
+                    result,
+                } => {
                     let sent = self.net.sent(connection, buffer, from, &result);
                     self.sent(now, connection, sent);
                 }
@@ -213,7 +240,9 @@ impl<M: Machine> Driver<M> {
                 }
                 if let Some(key) = self.net.add(socket, Phase::Door, Vec::new()) {
                     self.door.count += 1;
-                    self.door.deadlines.push_back((now.monotonic_ms + CONNECT_MS_MAX, key));
+                    self.door
+                        .deadlines
+                        .push_back((now.monotonic_ms + CONNECT_MS_MAX, key));
                     self.net.watch(key);
                 }
             }
@@ -231,7 +260,8 @@ impl<M: Machine> Driver<M> {
         match sent {
             Some(Sent { failed: true, .. }) => self.machine.disconnected(now, key),
             Some(Sent { backlog, spent, .. }) => {
-                self.machine.transmitted(key, backlog, spent.unwrap_or_default());
+                self.machine
+                    .transmitted(key, backlog, spent.unwrap_or_default());
             }
             None => {}
         }
@@ -264,7 +294,9 @@ impl<M: Machine> Driver<M> {
             if taken > BYTES_PER_TURN as u64 || !self.machine.reads_sockets() {
                 break;
             }
-            let Some(key) = self.net.next_ready() else { break };
+            let Some(key) = self.net.next_ready() else {
+                break;
+            };
             worked = true;
             self.read(now, key);
         }
@@ -272,7 +304,9 @@ impl<M: Machine> Driver<M> {
     }
 
     fn read(&mut self, now: Now, key: Key) {
-        let Some(phase) = self.net.phase(key) else { return };
+        let Some(phase) = self.net.phase(key) else {
+            return;
+        };
         match (phase, self.net.receive(key)) {
             (Phase::Draining | Phase::Shut, _) => {}
             (_, Received::Nothing) => {
@@ -343,14 +377,6 @@ impl<M: Machine> Driver<M> {
                 self.close_at_door(key);
             }
             Routing::NeedMore => self.net.watch(key),
-            Routing::Refuse(answer) => {
-                self.leave_door(len);
-                self.door.refused += 1;
-                if !answer.is_empty() {
-                    self.net.send(key, answer);
-                }
-                self.close(now, key);
-            }
             Routing::Home(home) if home == self.shard => {
                 self.leave_door(len);
                 self.net.come_home(key);
@@ -383,7 +409,8 @@ impl<M: Machine> Driver<M> {
 
     fn close(&mut self, now: Now, key: Key) {
         if self.net.close_behind_bytes(key) {
-            self.draining.push_back((now.monotonic_ms + DRAIN_MS_MAX, key));
+            self.draining
+                .push_back((now.monotonic_ms + DRAIN_MS_MAX, key));
         }
     }
 
@@ -392,11 +419,7 @@ impl<M: Machine> Driver<M> {
         while let Some(transmit) = self.machine.poll_transmit() {
             worked = true;
             let key = transmit.connection;
-            if let Some(backlog) = self.net.send(key, transmit.bytes)
-                && !transmit.close
-            {
-                self.machine.transmitted(key, backlog, Vec::new());
-            }
+            self.net.send(key, transmit.bytes);
             if transmit.close {
                 self.close(now, key);
             }
@@ -438,7 +461,11 @@ impl<M: Machine> Driver<M> {
     fn set_clock(&mut self, now: Now) {
         let mut at = self.machine.next_timeout().min(self.publish_at);
         let front = |queue: &VecDeque<(u64, Key)>| queue.front().map(|(at, _)| *at);
-        let others = [front(&self.door.deadlines), front(&self.draining), self.accept_again_at];
+        let others = [
+            front(&self.door.deadlines),
+            front(&self.draining),
+            self.accept_again_at,
+        ];
         for other in others.into_iter().flatten() {
             at = at.min(other);
         }
@@ -451,7 +478,9 @@ impl<M: Machine> Driver<M> {
         if self.clocks.last().is_none_or(|nearest| at < *nearest) {
             let delay_ms = at.saturating_sub(now.monotonic_ms).max(1);
             self.clocks.push(at);
-            self.net.first_ring().wake_after(Duration::from_millis(delay_ms));
+            self.net
+                .first_ring()
+                .wake_after(Duration::from_millis(delay_ms));
         }
     }
 
@@ -470,7 +499,9 @@ impl<M: Machine> Driver<M> {
 
     /// Tells the other shards once that this one has nothing left to do but to answer them.
     fn report_stopped(&mut self, now: Now) {
-        let Some(until) = self.stop_drain_until else { return };
+        let Some(until) = self.stop_drain_until else {
+            return;
+        };
         let drained = self.net.sends_in_flight() == 0 || until <= now.monotonic_ms;
         if !self.reported_stopped && drained && self.machine.stopped() {
             self.reported_stopped = true;
@@ -495,30 +526,96 @@ impl<M: Machine> Driver<M> {
         self.machine.meters(visit);
         let net = self.net.counters();
         let gauges: [(&str, &str, usize); 6] = [
-            ("sockets", "Client sockets, those without a CONNECT included", self.net.len()),
-            ("door_connections", "Connections whose CONNECT is not complete", self.door.count),
-            ("door_bytes", "Bytes read of CONNECTs that are not complete", self.door.bytes),
-            ("sockets_ready", "Sockets that wait to be read from", self.net.ready_count()),
-            ("sends_in_flight", "Sends that the kernel has not finished", self.net.sends_in_flight()),
-            ("mesh_queued", "Parcels in the rings to other shards", self.mesh.queued()),
+            (
+                "sockets",
+                "Client sockets, those without a CONNECT included",
+                self.net.len(),
+            ),
+            (
+                "door_connections",
+                "Connections whose CONNECT is not complete",
+                self.door.count,
+            ),
+            (
+                "door_bytes",
+                "Bytes read of CONNECTs that are not complete",
+                self.door.bytes,
+            ),
+            (
+                "sockets_ready",
+                "Sockets that wait to be read from",
+                self.net.ready_count(),
+            ),
+            (
+                "sends_in_flight",
+                "Sends that the kernel has not finished",
+                self.net.sends_in_flight(),
+            ),
+            (
+                "mesh_queued",
+                "Parcels in the rings to other shards",
+                self.mesh.queued(),
+            ),
         ];
         for (name, help, value) in gauges {
-            visit(Meter { name, help, only_grows: false }, value as u64);
+            visit(
+                Meter {
+                    name,
+                    help,
+                    only_grows: false,
+                },
+                value as u64,
+            );
         }
         let counters: [(&str, &str, u64); 10] = [
             ("accepted", "Connections accepted", self.accepted),
-            ("accept_failures", "Connections that the kernel could not hand out", self.accept_failures),
-            ("handed_over", "Connections handed to their home shard", self.handed_over),
-            ("door_refused", "Connections refused before their session", self.door.refused),
-            ("door_timeouts", "Connections without a CONNECT in time", self.door.timeouts),
-            ("received_bytes", "Bytes read from client sockets", net.received_bytes),
-            ("sent_bytes", "Bytes that client sockets have taken", net.sent_bytes),
+            (
+                "accept_failures",
+                "Connections that the kernel could not hand out",
+                self.accept_failures,
+            ),
+            (
+                "handed_over",
+                "Connections handed to their home shard",
+                self.handed_over,
+            ),
+            (
+                "door_refused",
+                "Connections refused before their session",
+                self.door.refused,
+            ),
+            (
+                "door_timeouts",
+                "Connections without a CONNECT in time",
+                self.door.timeouts,
+            ),
+            (
+                "received_bytes",
+                "Bytes read from client sockets",
+                net.received_bytes,
+            ),
+            (
+                "sent_bytes",
+                "Bytes that client sockets have taken",
+                net.sent_bytes,
+            ),
             ("receives", "Reads from client sockets", net.receives),
             ("sends", "Sends to client sockets", net.sends),
-            ("mesh_full", "Sends that found the ring to a shard full", self.mesh.full()),
+            (
+                "mesh_full",
+                "Sends that found the ring to a shard full",
+                self.mesh.full(),
+            ),
         ];
         for (name, help, value) in counters {
-            visit(Meter { name, help, only_grows: true }, value);
+            visit(
+                Meter {
+                    name,
+                    help,
+                    only_grows: true,
+                },
+                value,
+            );
         }
     }
 }

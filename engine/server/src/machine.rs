@@ -34,8 +34,6 @@ pub(crate) enum Routing {
     NeedMore,
     /// To this shard.
     Home(usize),
-    /// It cannot be served: send these bytes, if any, and close.
-    Refuse(Vec<u8>),
 }
 
 /// Why a shard cannot go on. The process ends; recovery at the next start does the rest.
@@ -87,7 +85,7 @@ pub(crate) trait Machine: 'static {
     fn reads_sockets(&self) -> bool;
     /// The next bytes for a client.
     fn poll_transmit(&mut self) -> Option<Transmit>;
-    /// So many bytes for this client wait for its socket now; `spent` is a used buffer.
+    /// A send is over, and so many bytes still wait for the socket; `spent` is a used buffer.
     fn transmitted(&mut self, connection: Key, backlog: usize, spent: Vec<u8>);
     /// What to tell a shard; asked only when there is room for one batch.
     fn poll_mesh(&mut self, to: usize) -> Option<Self::Batch>;

@@ -44,7 +44,10 @@ pub(crate) struct Bell {
 
 impl Bell {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { sleeping: AtomicBool::new(false), event: EventFd::new()? })
+        Ok(Self {
+            sleeping: AtomicBool::new(false),
+            event: EventFd::new()?,
+        })
     }
 
     /// What the sleeping shard reads, and its rings signal.
@@ -98,7 +101,10 @@ pub(crate) struct Mesh<B> {
 
 /// The meshes of `shards` shards, by shard.
 pub(crate) fn build<B>(shards: usize) -> io::Result<Vec<Mesh<B>>> {
-    let bells: Arc<[Bell]> = (0..shards).map(|_| Bell::new()).collect::<io::Result<Vec<_>>>()?.into();
+    let bells: Arc<[Bell]> = (0..shards)
+        .map(|_| Bell::new())
+        .collect::<io::Result<Vec<_>>>()?
+        .into();
     let mut meshes: Vec<Mesh<B>> = (0..shards)
         .map(|_| Mesh {
             inbound: Vec::with_capacity(shards),
@@ -112,10 +118,18 @@ pub(crate) fn build<B>(shards: usize) -> io::Result<Vec<Mesh<B>>> {
             let (producer, consumer) = RingBuffer::new(MESH_PARCELS);
             if let Some(mesh) = meshes.get_mut(from) {
                 let sockets = VecDeque::new();
-                mesh.outbound.push(Outbound { to, ring: producer, sockets, rung: false });
+                mesh.outbound.push(Outbound {
+                    to,
+                    ring: producer,
+                    sockets,
+                    rung: false,
+                });
             }
             if let Some(mesh) = meshes.get_mut(to) {
-                mesh.inbound.push(Inbound { from, ring: consumer });
+                mesh.inbound.push(Inbound {
+                    from,
+                    ring: consumer,
+                });
             }
         }
     }
@@ -133,7 +147,9 @@ impl<B> Mesh<B> {
         let mut count = 0;
         for inbound in &mut self.inbound {
             for _ in 0..inbound.ring.slots() {
-                let Ok(parcel) = inbound.ring.pop() else { break };
+                let Ok(parcel) = inbound.ring.pop() else {
+                    break;
+                };
                 take(inbound.from, parcel);
                 count += 1;
             }
@@ -222,7 +238,10 @@ mod tests {
             let bell = &mesh.bells()[me];
             bell.going_to_sleep();
             if !mesh.has_input() {
-                assert!(wait_readable(bell.event().as_fd(), 10_000), "a wake-up was lost");
+                assert!(
+                    wait_readable(bell.event().as_fd(), 10_000),
+                    "a wake-up was lost"
+                );
                 bell.event().clear();
             }
             mesh.bells()[me].awake();
@@ -251,8 +270,14 @@ mod tests {
             receive_or_sleep(&mut first, 0, &mut answers);
         }
         let questions = answering.join().unwrap();
-        assert!(questions.iter().copied().eq((0..ROUNDS).map(|n| (0, n))), "order is kept");
-        assert!(answers.iter().copied().eq((1..=ROUNDS).map(|n| (1, n))), "order is kept");
+        assert!(
+            questions.iter().copied().eq((0..ROUNDS).map(|n| (0, n))),
+            "order is kept"
+        );
+        assert!(
+            answers.iter().copied().eq((1..=ROUNDS).map(|n| (1, n))),
+            "order is kept"
+        );
     }
 
     /// One sends without waiting; the other sleeps now and then.
@@ -288,16 +313,29 @@ mod tests {
             assert_eq!(meshes[0].send(|to| (to == 1).then_some(7)), 1);
         }
         let socket = OwnedFd::from(std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
-        meshes[0].hand_over(1, Handover { socket, bytes: b"connect".to_vec() });
+        meshes[0].hand_over(
+            1,
+            Handover {
+                socket,
+                bytes: b"connect".to_vec(),
+            },
+        );
         let mut asked = Vec::new();
         meshes[0].send(|to| {
             asked.push(to);
             None
         });
         assert_eq!(asked, [2]);
-        assert_eq!((meshes[0].full(), meshes[0].queued()), (1, MESH_PARCELS + 1));
+        assert_eq!(
+            (meshes[0].full(), meshes[0].queued()),
+            (1, MESH_PARCELS + 1)
+        );
         assert_eq!(meshes[1].receive(|_, _| {}), MESH_PARCELS);
-        assert_eq!(meshes[0].send(|_| None), 1, "the socket leaves when there is room");
+        assert_eq!(
+            meshes[0].send(|_| None),
+            1,
+            "the socket leaves when there is room"
+        );
         let mut bytes = Vec::new();
         meshes[1].receive(|from, parcel| {
             assert_eq!(from, 0);

@@ -107,7 +107,9 @@ impl Net {
     /// The ring for what belongs to no connection: listeners and the clock.
     pub(crate) fn first_ring(&mut self) -> &mut Ring {
         // Invariant: `new` makes one and nothing removes it.
-        let Some(ring) = self.rings.first_mut() else { unreachable!("a shard without a ring") };
+        let Some(ring) = self.rings.first_mut() else {
+            unreachable!("a shard without a ring")
+        };
         ring
     }
 
@@ -152,7 +154,11 @@ impl Net {
     /// The machine takes a connection over from the door.
     pub(crate) fn come_home(&mut self, key: Key) {
         if let Some(connection) = self.connections.get_mut(key) {
-            assert_eq!(connection.phase, Phase::Door, "a connection comes home once");
+            assert_eq!(
+                connection.phase,
+                Phase::Door,
+                "a connection comes home once"
+            );
             connection.phase = Phase::Home;
         }
     }
@@ -160,14 +166,22 @@ impl Net {
     /// Takes a connection out, to go to another shard. It must not be watched or sending.
     pub(crate) fn leave(&mut self, key: Key) -> Option<Handover> {
         let connection = self.connections.remove(key)?;
-        assert!(!connection.watched && !connection.sending, "an operation is left behind");
-        Some(Handover { socket: connection.socket, bytes: connection.partial })
+        assert!(
+            !connection.watched && !connection.sending,
+            "an operation is left behind"
+        );
+        Some(Handover {
+            socket: connection.socket,
+            bytes: connection.partial,
+        })
     }
 
     /// The bytes that wait for the rest of their packet; the caller puts them back.
     pub(crate) fn take_partial(&mut self, key: Key) -> Vec<u8> {
         let connection = self.connections.get_mut(key);
-        connection.map(|c| std::mem::take(&mut c.partial)).unwrap_or_default()
+        connection
+            .map(|c| std::mem::take(&mut c.partial))
+            .unwrap_or_default()
     }
 
     /// Keeps bytes until more have come. Nothing is kept of a connection that is closing.
@@ -181,7 +195,9 @@ impl Net {
 
     /// Asks the kernel to tell when there is something to read.
     pub(crate) fn watch(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
         let open = matches!(connection.phase, Phase::Door | Phase::Home);
         if open && !connection.watched {
             connection.watched = true;
@@ -193,7 +209,9 @@ impl Net {
 
     /// A watch is used up: the connection is read from in its turn.
     pub(crate) fn readable(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
         connection.watched = false;
         if matches!(connection.phase, Phase::Door | Phase::Home) {
             self.ready.push_back(key);
@@ -220,7 +238,9 @@ impl Net {
     /// Reads what has arrived into the scratch buffer: wire bytes without a layer, MQTT bytes
     /// with one.
     pub(crate) fn receive(&mut self, key: Key) -> Received {
-        let Some(connection) = self.connections.get_mut(key) else { return Received::Nothing };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return Received::Nothing;
+        };
         self.scratch.resize(SCRATCH_BYTES, 0);
         let n = match socket::receive(connection.socket.as_fd(), &mut self.scratch) {
             Ok(0) => return Received::Ended,
@@ -230,7 +250,9 @@ impl Net {
         };
         self.counters.receives += 1;
         self.counters.received_bytes += n as u64;
-        let Some(layer) = &mut connection.layer else { return Received::Bytes(n) };
+        let Some(layer) = &mut connection.layer else {
+            return Received::Bytes(n);
+        };
         let (mut plain, mut answer) = (Vec::new(), Vec::new());
         let wire = self.scratch.get(..n).unwrap_or_default();
         if layer.inbound(wire, &mut plain, &mut answer).is_err() {
@@ -239,7 +261,11 @@ impl Net {
         let n = plain.len();
         self.scratch = plain;
         self.send_wire(key, answer);
-        if n == 0 { Received::Nothing } else { Received::Bytes(n) }
+        if n == 0 {
+            Received::Nothing
+        } else {
+            Received::Bytes(n)
+        }
     }
 
     /// Lends the scratch buffer; the caller gives it back.
@@ -252,22 +278,26 @@ impl Net {
         self.scratch = scratch;
     }
 
-    /// Sends MQTT bytes behind everything sent before. Returns the backlog; `None`: the connection
-    /// is gone or closing.
-    pub(crate) fn send(&mut self, key: Key, bytes: Vec<u8>) -> Option<usize> {
-        let connection = self.connections.get_mut(key)?;
+    /// Sends MQTT bytes behind everything sent before; the socket's last ones are behind us when
+    /// it is shut.
+    pub(crate) fn send(&mut self, key: Key, bytes: Vec<u8>) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
         if connection.phase == Phase::Shut {
-            return None;
+            return;
         }
         let wire = match &mut connection.layer {
             Some(layer) => layer.outbound(bytes),
             None => bytes,
         };
-        self.send_wire(key, wire)
+        self.send_wire(key, wire);
     }
 
-    fn send_wire(&mut self, key: Key, bytes: Vec<u8>) -> Option<usize> {
-        let connection = self.connections.get_mut(key)?;
+    fn send_wire(&mut self, key: Key, bytes: Vec<u8>) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
         connection.backlog += bytes.len();
         if connection.sending {
             connection.queued.extend_from_slice(&bytes);
@@ -278,7 +308,6 @@ impl Net {
                 ring.send(key, connection.socket.as_fd(), bytes, 0);
             }
         }
-        Some(connection.backlog)
     }
 
     /// A send is over: what is left is sent on. `None`: the connection is gone or was closing.
@@ -294,7 +323,11 @@ impl Net {
         let Ok(n) = *result else {
             let failed = connection.phase == Phase::Home;
             self.shut(key);
-            return failed.then_some(Sent { backlog: 0, spent: None, failed });
+            return failed.then_some(Sent {
+                backlog: 0,
+                spent: None,
+                failed,
+            });
         };
         self.counters.sent_bytes += n as u64;
         connection.backlog -= n;
@@ -320,13 +353,19 @@ impl Net {
         if !home && backlog == 0 {
             self.shut(key);
         }
-        home.then_some(Sent { backlog, spent, failed: false })
+        home.then_some(Sent {
+            backlog,
+            spent,
+            failed: false,
+        })
     }
 
     /// Closes a connection that the machine has forgotten: at once, or behind its last bytes.
     /// Returns whether bytes are still on their way.
     pub(crate) fn close_behind_bytes(&mut self, key: Key) -> bool {
-        let Some(connection) = self.connections.get_mut(key) else { return false };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return false;
+        };
         if connection.phase == Phase::Shut {
             return false;
         }
@@ -341,7 +380,9 @@ impl Net {
 
     /// Shuts a connection down; the entry goes when its operations have completed.
     pub(crate) fn shut(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
         if connection.phase != Phase::Shut {
             connection.phase = Phase::Shut;
             connection.partial = Vec::new();
@@ -355,7 +396,9 @@ impl Net {
     }
 
     fn drain_unread(&mut self, key: Key) {
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
         let mut bin = [0; 4096];
         for _ in 0..READS_BEFORE_CLOSE {
             match socket::receive(connection.socket.as_fd(), &mut bin) {

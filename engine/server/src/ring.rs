@@ -6,7 +6,10 @@
 //! ring owns the bytes of a send until the kernel has told their fate.
 //!
 //! One of the two modules with unsafe code.
-#![expect(unsafe_code, reason = "submission entries carry raw pointers; each block says why")]
+#![expect(
+    unsafe_code,
+    reason = "submission entries carry raw pointers; each block says why"
+)]
 
 use std::collections::VecDeque;
 use std::io;
@@ -108,7 +111,12 @@ impl Ring {
             .build(SUBMISSIONS)?;
         io.submitter().register_eventfd(event.as_fd().as_raw_fd())?;
         let delay = Box::new(types::Timespec::new());
-        Ok(Self { io, overflow: VecDeque::new(), sends: Slots::new(), delay })
+        Ok(Self {
+            io,
+            overflow: VecDeque::new(),
+            sends: Slots::new(),
+            delay,
+        })
     }
 
     /// Takes connections from a listening socket, one completion each.
@@ -142,7 +150,11 @@ impl Ring {
         let len = u32::try_from(rest.len()).unwrap_or(u32::MAX);
         // The heap block stays where it is while its owner moves into the table.
         let bytes = rest.as_ptr();
-        let Ok(key) = self.sends.insert(InFlight { connection, buffer, from }) else {
+        let Ok(key) = self.sends.insert(InFlight {
+            connection,
+            buffer,
+            from,
+        }) else {
             // Invariant: one send per connection, and the table of connections is as large.
             unreachable!("more sends than connections");
         };
@@ -176,7 +188,9 @@ impl Ring {
             // SAFETY: no argument is passed, and every queued entry is valid until it completes:
             // sends own their bytes in `self.sends`, the clock's time lives in `self.delay`.
             let entered = unsafe {
-                self.io.submitter().enter::<libc::sigset_t>(waiting, 0, flags, None)
+                self.io
+                    .submitter()
+                    .enter::<libc::sigset_t>(waiting, 0, flags, None)
             };
             match entered {
                 Ok(_) if self.overflow.is_empty() => return Ok(()),
@@ -194,7 +208,10 @@ impl Ring {
     /// Moves the posted completions to the end of `into`.
     pub(crate) fn drain(&mut self, into: &mut Vec<Completion>) {
         let Self { io, sends, .. } = self;
-        into.extend(io.completion().filter_map(|entry| completion(&entry, sends)));
+        into.extend(
+            io.completion()
+                .filter_map(|entry| completion(&entry, sends)),
+        );
     }
 
     /// Sends whose fate is unknown.
@@ -246,14 +263,27 @@ fn completion(entry: &cqueue::Entry, sends: &mut Slots<InFlight>) -> Option<Comp
         }),
         Kind::Readable => Some(Completion::Readable(Key(low))),
         Kind::Send => {
-            let InFlight { connection, buffer, from } = sends.remove(Key(low))?;
+            let InFlight {
+                connection,
+                buffer,
+                from,
+            } = sends.remove(Key(low))?;
             let result = outcome(entry.result()).map(|n| usize::try_from(n).unwrap_or(0));
-            Some(Completion::Sent { connection, buffer, from, result })
+            Some(Completion::Sent {
+                connection,
+                buffer,
+                from,
+                result,
+            })
         }
         Kind::Clock => Some(Completion::Clock),
     }
 }
 
 fn outcome(result: i32) -> io::Result<i32> {
-    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::from_raw_os_error(-result))
+    } else {
+        Ok(result)
+    }
 }

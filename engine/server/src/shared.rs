@@ -61,12 +61,16 @@ impl Shared {
     pub(crate) fn count_turn(&self, shard: usize) {
         if let Some(shard) = self.shards.get(shard) {
             // Only the shard itself writes it.
-            shard.turns.store(shard.turns.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            shard
+                .turns
+                .store(shard.turns.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
     }
 
     pub(crate) fn turns(&self, shard: usize) -> u64 {
-        self.shards.get(shard).map_or(0, |shard| shard.turns.load(Ordering::Relaxed))
+        self.shards
+            .get(shard)
+            .map_or(0, |shard| shard.turns.load(Ordering::Relaxed))
     }
 
     pub(crate) const fn shard_count(&self) -> usize {
@@ -80,7 +84,11 @@ impl Shared {
 
     /// Names the cells.
     pub(crate) fn name_cells(&self, meters: Vec<Meter>) {
-        assert!(meters.len() <= CELLS, "{} numbers for {CELLS} cells", meters.len());
+        assert!(
+            meters.len() <= CELLS,
+            "{} numbers for {CELLS} cells",
+            meters.len()
+        );
         let meters = self.meters.get_or_init(|| meters);
         debug_assert!(!meters.is_empty(), "a shard counts something");
     }

@@ -44,7 +44,11 @@ pub(crate) struct Slots<T> {
 
 impl<T> Slots<T> {
     pub(crate) const fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), len: 0 }
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            len: 0,
+        }
     }
 
     /// Puts an entry in; gives it back when all slots are taken.
@@ -53,13 +57,18 @@ impl<T> Slots<T> {
             Some(slot) => slot,
             None => match u32::try_from(self.slots.len()) {
                 Ok(slot) if self.slots.len() < SLOTS_MAX => {
-                    self.slots.push(Slot { generation: 0, value: None });
+                    self.slots.push(Slot {
+                        generation: 0,
+                        value: None,
+                    });
                     slot
                 }
                 _ => return Err(value),
             },
         };
-        let Some(entry) = self.slots.get_mut(slot as usize) else { return Err(value) };
+        let Some(entry) = self.slots.get_mut(slot as usize) else {
+            return Err(value);
+        };
         assert!(entry.value.is_none(), "a free slot holds an entry");
         entry.value = Some(value);
         self.len += 1;
@@ -68,12 +77,20 @@ impl<T> Slots<T> {
 
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
         let entry = self.slots.get(key.slot())?;
-        if u64::from(entry.generation) == key.generation() { entry.value.as_ref() } else { None }
+        if u64::from(entry.generation) == key.generation() {
+            entry.value.as_ref()
+        } else {
+            None
+        }
     }
 
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let entry = self.slots.get_mut(key.slot())?;
-        if u64::from(entry.generation) == key.generation() { entry.value.as_mut() } else { None }
+        if u64::from(entry.generation) == key.generation() {
+            entry.value.as_mut()
+        } else {
+            None
+        }
     }
 
     /// Takes an entry out. A slot that has been used four billion times is not used again.

@@ -2,12 +2,15 @@
 //!
 //! One of the two modules with unsafe code. Sockets stay in blocking mode: a SEND on the ring then
 //! waits inside the kernel for room, and reads here pass `MSG_DONTWAIT`.
-#![expect(unsafe_code, reason = "system calls without a safe wrapper; each block says why")]
+#![expect(
+    unsafe_code,
+    reason = "system calls without a safe wrapper; each block says why"
+)]
 
 use std::io;
 use std::mem;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 /// Connections that the kernel keeps until they are accepted; it caps this at somaxconn.
 const BACKLOG: i32 = 4096;
@@ -38,6 +41,12 @@ impl AsFd for EventFd {
     }
 }
 
+/// Gives a descriptor to a type that knows raw ones only.
+pub(crate) fn adopt<T: FromRawFd>(fd: OwnedFd) -> T {
+    // SAFETY: the descriptor is open and ours, and its ownership goes with it.
+    unsafe { T::from_raw_fd(fd.into_raw_fd()) }
+}
+
 #[cfg(test)]
 impl EventFd {
     /// Takes the count away.
@@ -51,7 +60,11 @@ impl EventFd {
 /// Waits until there is something to read. False: the time, in milliseconds, is over.
 #[cfg(test)]
 pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout_ms: i32) -> bool {
-    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut poll = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
     // SAFETY: one pollfd, ours alone during the call.
     unsafe { libc::poll(&raw mut poll, 1, timeout_ms) == 1 }
 }
@@ -60,7 +73,11 @@ pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout_ms: i32) -> bool {
 /// address; without it the call fails when anybody else listens there. Accepted sockets inherit
 /// `TCP_NODELAY`.
 pub(crate) fn bind(address: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
+    let family = if address.is_ipv6() {
+        libc::AF_INET6
+    } else {
+        libc::AF_INET
+    };
     // SAFETY: socket takes three integers and touches no memory of ours.
     let fd = check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
     // SAFETY: the call succeeded, so `fd` is open and nobody else owns it.
@@ -138,12 +155,19 @@ fn set_option(socket: &OwnedFd, level: i32, name: i32) -> io::Result<()> {
 fn bind_to<T>(socket: &OwnedFd, address: &T) -> io::Result<()> {
     // SAFETY: `T` is the socket address structure of the socket's family, and the size is its own.
     check(unsafe {
-        libc::bind(socket.as_raw_fd(), std::ptr::from_ref(address).cast(), socket_len::<T>())
+        libc::bind(
+            socket.as_raw_fd(),
+            std::ptr::from_ref(address).cast(),
+            socket_len::<T>(),
+        )
     })
     .map(drop)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the size of a small structure")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the size of a small structure"
+)]
 const fn socket_len<T>() -> libc::socklen_t {
     size_of::<T>() as libc::socklen_t
 }
@@ -171,7 +195,11 @@ fn internet_6(address: std::net::SocketAddrV6) -> libc::sockaddr_in6 {
 }
 
 fn check(result: i32) -> io::Result<i32> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 #[cfg(test)]
@@ -200,7 +228,10 @@ mod tests {
         let first = bind("127.0.0.1:0".parse().unwrap(), true).unwrap();
         listen(&first).unwrap();
         let address = local_address(&first).unwrap();
-        assert_eq!(bind(address, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            bind(address, false).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
         bind(address, true).unwrap();
     }
 

@@ -38,7 +38,10 @@ impl fmt::Display for UrlError {
             Self::Port(text) => (text, "the port must be a number from 0 to 65535"),
             Self::Path(text) => (text, "nothing may follow the port"),
         };
-        write!(f, "listener \"{text}\": {problem}; write for example mqtt://127.0.0.1:1883")
+        write!(
+            f,
+            "listener \"{text}\": {problem}; write for example mqtt://127.0.0.1:1883"
+        )
     }
 }
 
@@ -52,7 +55,10 @@ impl ListenUrl {
     pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         let addresses: Vec<_> = (self.host.as_str(), self.port).to_socket_addrs()?.collect();
         if addresses.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the host has no address",
+            ));
         }
         Ok(addresses)
     }
@@ -60,7 +66,10 @@ impl ListenUrl {
     /// The same host with another port: what a listener on port 0 was given.
     #[must_use]
     pub fn with_port(&self, port: u16) -> Self {
-        Self { host: self.host.clone(), port }
+        Self {
+            host: self.host.clone(),
+            port,
+        }
     }
 
     /// The TCP port; 0 lets the kernel choose.
@@ -72,7 +81,10 @@ impl ListenUrl {
 
 impl Default for ListenUrl {
     fn default() -> Self {
-        Self { host: "127.0.0.1".to_owned(), port: PORT_DEFAULT }
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: PORT_DEFAULT,
+        }
     }
 }
 
@@ -80,7 +92,9 @@ impl FromStr for ListenUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let rest = text.strip_prefix("mqtt://").ok_or_else(|| UrlError::Scheme(text.to_owned()))?;
+        let rest = text
+            .strip_prefix("mqtt://")
+            .ok_or_else(|| UrlError::Scheme(text.to_owned()))?;
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.contains(['/', '?', '#', '@']) {
             return Err(UrlError::Path(text.to_owned()));
@@ -105,7 +119,10 @@ impl FromStr for ListenUrl {
             None => PORT_DEFAULT,
             Some(digits) => parse_port(digits).ok_or_else(|| UrlError::Port(text.to_owned()))?,
         };
-        Ok(Self { host: host.to_owned(), port })
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+        })
     }
 }
 
@@ -136,7 +153,9 @@ impl fmt::Display for ListenUrl {
 
 impl<'de> serde::Deserialize<'de> for ListenUrl {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(from)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -164,7 +183,10 @@ mod tests {
     fn what_is_wrong_is_named() {
         let error = |text: &str| text.parse::<ListenUrl>().unwrap_err();
         assert!(matches!(error("127.0.0.1:1883"), UrlError::Scheme(_)));
-        assert!(matches!(error("mqtts://127.0.0.1:1883"), UrlError::Scheme(_)));
+        assert!(matches!(
+            error("mqtts://127.0.0.1:1883"),
+            UrlError::Scheme(_)
+        ));
         assert!(matches!(error("mqtt://"), UrlError::Host(_)));
         assert!(matches!(error("mqtt://:1883"), UrlError::Host(_)));
         assert!(matches!(error("mqtt://::1:1883"), UrlError::Host(_)));

@@ -1,0 +1,248 @@
+//! Starts the threads of a node and waits for them: listeners, one executor per shard, watchdog.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use crate::error::{RunError, StartError};
+use crate::executor::{self, Plan, Report};
+use crate::machine::Machine;
+use crate::mesh::{self, Bell};
+use crate::shared::Shared;
+use crate::sleeper::Signal;
+use crate::socket;
+use crate::system;
+use crate::url::ListenUrl;
+use crate::watchdog;
+
+/// A node's threads.
+pub(crate) struct Threads {
+    shared: Arc<Shared>,
+    bells: Arc<[Bell]>,
+    reports: flume::Receiver<(usize, Report)>,
+    shards: Vec<JoinHandle<()>>,
+    /// Dropped, it ends the watchdog.
+    watchdog: Option<flume::Sender<()>>,
+    listeners: Vec<ListenUrl>,
+}
+
+/// Asks a node to stop, from any thread.
+#[derive(Clone)]
+pub struct StopHandle {
+    shared: Arc<Shared>,
+    bells: Arc<[Bell]>,
+}
+
+impl std::fmt::Debug for StopHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StopHandle")
+            .field("stopping", &self.shared.is_stopping())
+            .finish()
+    }
+}
+
+impl StopHandle {
+    /// Begins an orderly stop. Returns false when it had begun before.
+    #[must_use]
+    pub fn stop(&self) -> bool {
+        let first = self.shared.stop();
+        executor::ring_all(&self.bells);
+        first
+    }
+}
+
+/// How many shards there are, and the core of each.
+#[derive(Debug)]
+pub(crate) struct Placement {
+    pub(crate) cores: Vec<Option<usize>>,
+}
+
+impl Placement {
+    /// One shard per core unless `shards` says otherwise. More shards than cores float.
+    pub(crate) fn choose(shards: Option<u8>) -> Result<Self, StartError> {
+        let cores = system::cores().map_err(|error| {
+            StartError::System(format!("the cores of this process cannot be read: {error}"))
+        })?;
+        let most = usize::from(crate::config::SHARDS_MAX);
+        let count = shards.map_or_else(|| cores.len().clamp(1, most), usize::from);
+        if count > cores.len() {
+            warn!(
+                shards = count,
+                cores = cores.len(),
+                "more shards than cores: shards are not \
+                  pinned and share the cores"
+            );
+            return Ok(Self {
+                cores: vec![None; count],
+            });
+        }
+        Ok(Self {
+            cores: cores.into_iter().take(count).map(Some).collect(),
+        })
+    }
+}
+
+/// Starts everything and returns when every shard's listeners are open. `open` gives each shard
+/// what makes its machine.
+pub(crate) fn start<M, F>(
+    placement: &Placement,
+    listen: &[ListenUrl],
+    mut open: impl FnMut(usize) -> F,
+) -> Result<Threads, StartError>
+where
+    M: Machine,
+    F: FnOnce(Rc<Signal>) -> Result<M, StartError> + Send + 'static,
+{
+    let count = placement.cores.len();
+    let (listeners, mut sockets) = bind_all(listen, count)?;
+    let shared = Shared::new(count);
+    let system = |error: io::Error| StartError::System(format!("starting threads: {error}"));
+    let meshes = mesh::build::<M::Batch>(count).map_err(system)?;
+    let bells = meshes
+        .first()
+        .map_or_else(|| Arc::from([]), |mesh| Arc::clone(mesh.bells()));
+    let (reporter, reports) = flume::unbounded();
+    let started = Instant::now();
+    let mut nudges = Vec::with_capacity(count);
+    let mut shards = Vec::with_capacity(count);
+    for (shard, (mesh, core)) in meshes.into_iter().zip(&placement.cores).enumerate() {
+        let (nudge, nudged) = flume::bounded(1);
+        nudges.push(nudge);
+        let plan = Plan {
+            shard,
+            core: *core,
+            mesh,
+            listeners: sockets.pop().unwrap_or_default(),
+            shared: Arc::clone(&shared),
+            started,
+            reports: reporter.clone(),
+            nudges: nudged,
+        };
+        shards.push(executor::spawn(plan, open(shard)).map_err(system)?);
+    }
+    drop(open);
+    let (watchdog, stopped) = flume::bounded(0);
+    drop(watchdog::spawn(Arc::clone(&shared), nudges, stopped).map_err(system)?);
+    let watchdog = Some(watchdog);
+    let threads = Threads {
+        shared,
+        bells,
+        reports,
+        shards,
+        watchdog,
+        listeners,
+    };
+    threads.wait_until_ready()?;
+    Ok(threads)
+}
+
+/// Binds every address once per shard. A port that somebody else has is found here; none listens.
+fn bind_all(
+    listen: &[ListenUrl],
+    shards: usize,
+) -> Result<(Vec<ListenUrl>, Vec<Vec<OwnedFd>>), StartError> {
+    let mut urls = Vec::with_capacity(listen.len());
+    let mut sockets: Vec<Vec<OwnedFd>> = (0..shards).map(|_| Vec::new()).collect();
+    for url in listen {
+        let refused = |error: io::Error| StartError::Listen {
+            url: url.clone(),
+            taken: error.kind() == io::ErrorKind::AddrInUse,
+            error: error.to_string(),
+        };
+        let mut port = url.port();
+        for mut address in url.resolve().map_err(refused)? {
+            address.set_port(port);
+            port = bind_shared(address, &mut sockets).map_err(refused)?;
+        }
+        urls.push(url.with_port(port));
+    }
+    Ok((urls, sockets))
+}
+
+fn bind_shared(mut address: SocketAddr, sockets: &mut [Vec<OwnedFd>]) -> io::Result<u16> {
+    // With SO_REUSEPORT alone a second node of the same user would share the port unseen.
+    let alone = socket::bind(address, false)?;
+    address.set_port(socket::local_address(&alone)?.port());
+    drop(alone);
+    for shard in sockets {
+        shard.push(socket::bind(address, true)?);
+    }
+    Ok(address.port())
+}
+
+impl Threads {
+    fn wait_until_ready(&self) -> Result<(), StartError> {
+        let mut others = None;
+        for _ in 0..self.shards.len() {
+            let problem = match self.reports.recv() {
+                Ok((_, Report::Ready)) => continue,
+                Ok((_, Report::NotStarted(error))) => error,
+                Ok((shard, Report::Failed(problem))) => {
+                    StartError::System(RunError::Shard { shard, problem }.to_string())
+                }
+                Ok((_, Report::Stopped)) | Err(_) => {
+                    StartError::System("a shard ended while the node started".to_owned())
+                }
+            };
+            // The shards that wait for the failed one have less to say.
+            if !matches!(problem, StartError::System(_)) {
+                return Err(problem);
+            }
+            others.get_or_insert(problem);
+        }
+        others.map_or(Ok(()), Err)
+    }
+
+    /// The listeners, with the ports that the kernel chose.
+    pub(crate) fn listeners(&self) -> &[ListenUrl] {
+        &self.listeners
+    }
+
+    /// What the threads share.
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn stop_handle(&self) -> StopHandle {
+        StopHandle {
+            shared: Arc::clone(&self.shared),
+            bells: Arc::clone(&self.bells),
+        }
+    }
+
+    /// Waits until all shards have come to an orderly end, or one has failed: then the others are
+    /// not waited for, and the process should end.
+    pub(crate) fn wait(mut self) -> Result<(), RunError> {
+        for _ in 0..self.shards.len() {
+            match self.reports.recv() {
+                Ok((shard, Report::Stopped)) => info!(shard, "stopped"),
+                Ok((shard, Report::Failed(problem))) => {
+                    return Err(RunError::Shard { shard, problem });
+                }
+                Ok((shard, other)) => {
+                    return Err(RunError::Shard {
+                        shard,
+                        problem: format!("{other:?}"),
+                    });
+                }
+                Err(_) => break,
+            }
+        }
+        for thread in self.shards.drain(..) {
+            // Its report has told how it ended.
+            drop(thread.join());
+        }
+        self.watchdog = None;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "threads_tests.rs"]
+mod tests;
