@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-use storage_io::{Disk, DiskFile, align_up};
+use storage_io::{Disk, DiskError, DiskFile, ErrorKind, Operation, align_up};
 
 use crate::frame::Link;
 use crate::limits::RECOVERY_GAP_BYTES;
@@ -66,6 +66,11 @@ impl<D: Disk> Log<D> {
     /// If the options contradict each other.
     pub fn create(disk: D, log_id: LogId, options: LogOptions) -> Result<Self, LogError> {
         options.check();
+        if let Some(base) = list_segments(&disk)?.first() {
+            let name = segment_name(*base);
+            let error = DiskError::new(&name, Operation::Create, 0, ErrorKind::Exists);
+            return Err(error.into());
+        }
         remove_unfinished(&disk)?;
         let header = first_segment(log_id, &options, LogOffset(0), None);
         let file = make_ready(&disk, &header)?;
@@ -118,6 +123,7 @@ impl<D: Disk> Log<D> {
         let chain = chain(&found)?;
         let mut scan = Recovery::new(chain, replay_from);
         scan.run(sink)?;
+        scan.drop_empty();
         let end = scan.end;
         if end < replay_from && options.durability == Durability::Commit {
             return Err(LogError::EndsEarly {
@@ -132,7 +138,6 @@ impl<D: Disk> Log<D> {
             link,
             ..
         } = scan;
-        chain.retain(|segment| segment.header.base < end);
         let base = LogOffset(align_up(beyond.0 + RECOVERY_GAP_BYTES));
         let header = first_segment(log_id, &options, base, Some(end));
         remove_unfinished(&disk)?;
@@ -264,6 +269,19 @@ impl<F: DiskFile> Recovery<F> {
             }
         }
         Ok(())
+    }
+
+    /// Leaves out segments that earlier recoveries have begun and nobody has written to, so that
+    /// restarts alone take no space.
+    fn drop_empty(&mut self) {
+        self.chain.retain(|segment| segment.header.base < self.end);
+        while let Some(last) = self.chain.last()
+            && let Some(end) = last.header.recovered
+            && last.end == last.header.first_frame()
+        {
+            self.end = end;
+            self.chain.pop();
+        }
     }
 
     /// The segment to begin with: the one that holds `replay_from`, or the one before when that

@@ -1,1 +1,9 @@
-//! Tests.
+//! The log on a simulated disk: models, crashes, damage, golden bytes.
+
+mod golden;
+mod hostile;
+mod model;
+mod reading;
+mod recovery;
+mod rig;
+mod writing;

@@ -1,0 +1,70 @@
+//! Version 1 on disk, byte for byte. These bytes never change; a new version gets its own.
+
+use storage_io::Disk;
+
+use super::rig::{LOG, Rig, Sample, recover, samples, small_options};
+use crate::{LogOffset, QueueId, RecordKind};
+
+fn two_frames() -> Rig {
+    let mut rig = Rig::new(1, small_options());
+    let first = Sample {
+        kind: RecordKind::Message,
+        flags: 0x0102,
+        stamp: 0x1112_1314_1516_1718,
+        publisher: 0x2122_2324_2526_2728,
+        packet_id: 0x3132,
+        epoch: 0x4142_4344,
+        tag: 0x5152_5354,
+        queues: vec![(QueueId(0x61), 0x62), (QueueId(0x63), 0x64)],
+        state: b"state".to_vec(),
+        body: b"the body".to_vec(),
+    };
+    let second = Sample {
+        kind: RecordKind::State,
+        queues: Vec::new(),
+        state: Vec::new(),
+        body: Vec::new(),
+        ..first.clone()
+    };
+    for sample in [first, second] {
+        let put = sample.append(&mut rig.log);
+        rig.appended.push((put.offset, put.end, sample));
+        rig.settle().unwrap();
+    }
+    rig
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let line = |row: &[u8]| {
+        row.iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
+    bytes.chunks(32).map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn version_1_is_what_it_was() {
+    let rig = two_frames();
+    let names = rig.disk.list().unwrap();
+    assert_eq!(names, ["segment-0000000000000000"]);
+    let bytes = rig.disk.contents(&names[0]).unwrap();
+    let expected = include_str!("golden_v1.hex");
+    let end = usize::try_from(rig.log.appended().0).unwrap();
+    let found = format!("{}\n\n{}\n", hex(&bytes[..64]), hex(&bytes[4096..end]));
+    assert_eq!(found, expected);
+    assert!(
+        bytes[64..4096]
+            .iter()
+            .chain(&bytes[end..])
+            .all(|byte| *byte == 0)
+    );
+    assert_eq!(LOG.0, 3);
+}
+
+#[test]
+fn version_1_is_readable() {
+    let rig = two_frames();
+    let (_, _, records) = recover(&rig.disk, small_options(), LogOffset(0)).unwrap();
+    assert_eq!(samples(&records), rig.appended);
+}

@@ -1,0 +1,218 @@
+//! The model: whatever is appended, committed and crashed, in whatever order the disk works, what
+//! was durable is there, and what is there is a prefix of what was appended.
+
+use storage_io::sim::{Faults, Rng, SimDisk, SimQueue};
+
+use super::rig::{Rig, Sample, recover, small_options};
+use crate::{Durability, LogError, LogOffset, LogOptions};
+
+/// What went wrong in a run.
+#[derive(Debug)]
+enum Fault {
+    /// A record below a durable watermark is missing or different.
+    Lost,
+    /// The recovery failed.
+    Refused,
+}
+
+/// One life after the other of one log.
+struct Model {
+    rig: Rig,
+    /// Records that earlier lives have recovered.
+    recovered: Vec<(LogOffset, LogOffset, Sample)>,
+    /// The highest offset that was ever given out.
+    given: LogOffset,
+    options: LogOptions,
+}
+
+impl Model {
+    fn new(seed: u64, options: LogOptions) -> Self {
+        let rig = Rig::new(seed, options.clone());
+        Self {
+            rig,
+            recovered: Vec::new(),
+            given: LogOffset(0),
+            options,
+        }
+    }
+
+    /// A number of random steps of the driver; the disk moves between any two of them.
+    fn live(&mut self, steps: usize) {
+        let mut now = 0;
+        for _ in 0..steps {
+            match self.rig.rng.below(10) {
+                0..4 if !self.rig.log.is_full() => {
+                    let body_max = [16, 300, 3000, 12_000][self.rig.rng.index(4)];
+                    self.rig.append(body_max);
+                }
+                4..6 => self.rig.log.commit(&mut self.rig.queue).unwrap(),
+                6 => {
+                    now += self.rig.rng.below(150);
+                    self.rig.log.tick(now);
+                }
+                _ => {
+                    self.rig.step().unwrap();
+                }
+            }
+        }
+        self.given = self.given.max(self.rig.log.appended());
+    }
+
+    /// Power is lost; `durable` is what the driver has acknowledged.
+    fn crash(&mut self, seed: u64) -> Result<(), Fault> {
+        let durable = self.rig.log.synced();
+        self.rig.queue = SimQueue::new();
+        self.rig.disk.crash(seed);
+        let from = LogOffset(0);
+        let Ok((_, first, records)) = recover(&self.rig.disk, self.options.clone(), from) else {
+            return Err(Fault::Refused);
+        };
+        let found = super::rig::samples(&records);
+        let mut expected = std::mem::take(&mut self.recovered);
+        let old = expected.len();
+        expected.append(&mut self.rig.appended);
+        let must = expected
+            .iter()
+            .filter(|(_, end, _)| *end <= durable)
+            .count()
+            .max(old);
+        if found.len() < must
+            || found.len() > expected.len()
+            || found[..] != expected[..found.len()]
+        {
+            return Err(Fault::Lost);
+        }
+        self.recover_again(&first, &found, durable);
+        self.recovered = found;
+        Ok(())
+    }
+
+    /// A second recovery finds the same, and offsets go on above all that were given out.
+    fn recover_again(
+        &mut self,
+        first: &crate::RecoveryReport,
+        found: &[(LogOffset, LogOffset, Sample)],
+        durable: LogOffset,
+    ) {
+        let from = LogOffset(0);
+        let (log, second, again) = recover(&self.rig.disk, self.options.clone(), from).unwrap();
+        assert!(super::rig::samples(&again) == found, "{first} {second}");
+        assert!(
+            second.next > first.next && first.next > self.given,
+            "{first} {second}"
+        );
+        assert!(first.end >= found.last().map_or(LogOffset(0), |(_, end, _)| *end));
+        assert!(log.durable() == log.appended() && log.durable() >= durable);
+        self.rig.log = log;
+    }
+}
+
+fn run(seed: u64, lives: u64, options: LogOptions, faults: &Faults) -> Result<usize, Fault> {
+    let mut model = Model::new(seed, options);
+    model.rig.disk.set_faults(faults.clone());
+    for life in 0..lives {
+        let steps = 20 + model.rig.rng.index(200);
+        model.live(steps);
+        model.crash(seed ^ (life << 32))?;
+    }
+    Ok(model.recovered.len())
+}
+
+#[test]
+fn what_was_durable_survives_every_crash() {
+    let mut records = 0;
+    for seed in 0..60 {
+        records += run(seed, 4, small_options(), &Faults::default())
+            .unwrap_or_else(|fault| panic!("seed {seed}: {fault:?}"));
+    }
+    assert!(records > 2000, "{records} records are no test");
+}
+
+#[test]
+fn every_mode_recovers_what_was_synced() {
+    let options = [
+        LogOptions {
+            durability: Durability::Interval { ms: 50 },
+            ..small_options()
+        },
+        LogOptions {
+            durability: Durability::None,
+            ..small_options()
+        },
+        LogOptions {
+            pad_tail: true,
+            ..small_options()
+        },
+    ];
+    for (number, options) in options.into_iter().enumerate() {
+        for seed in 0..25 {
+            run(seed, 3, options.clone(), &Faults::default())
+                .unwrap_or_else(|fault| panic!("mode {number}, seed {seed}: {fault:?}"));
+        }
+    }
+}
+
+/// The model can fail: without syncs, acknowledged records are lost, and it says so.
+#[test]
+fn a_disk_that_ignores_syncs_is_caught() {
+    let faults = Faults {
+        ignore_syncs: true,
+        ..Faults::default()
+    };
+    let mut caught = 0;
+    for seed in 0..20 {
+        caught += u32::from(run(seed, 3, small_options(), &faults).is_err());
+    }
+    assert!(caught >= 15, "caught in {caught} of 20 runs");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    let bytes = |seed| {
+        let mut model = Model::new(seed, small_options());
+        model.live(200);
+        model.crash(seed).unwrap();
+        let names = storage_io::Disk::list(&model.rig.disk).unwrap();
+        names
+            .iter()
+            .map(|name| model.rig.disk.contents(name).unwrap())
+            .collect::<Vec<_>>()
+    };
+    assert!(bytes(5) == bytes(5));
+    assert!(bytes(5) != bytes(6));
+}
+
+#[test]
+fn damage_below_the_durable_mark_is_reported() {
+    let mut reported = 0;
+    for seed in 0..60 {
+        let mut rig = Rig::new(seed, small_options());
+        let count = 20 + rig.rng.index(20);
+        rig.fill(count, 2000);
+        rig.log.request_marker();
+        rig.settle().unwrap();
+        assert!(rig.log.is_settled());
+        let (at, end, _) = rig.appended[rig.rng.index(count)];
+        let target = at.0 + rig.rng.below(end.0 - at.0);
+        flip(&rig.disk, target, &mut rig.rng);
+        rig.disk.crash(seed);
+        match recover(&rig.disk, small_options(), LogOffset(0)) {
+            Err(LogError::Damaged { .. }) => reported += 1,
+            Err(other) => panic!("seed {seed}: {other}"),
+            Ok((_, report, _)) => panic!("seed {seed}: byte {target} is damaged; {report}"),
+        }
+    }
+    assert_eq!(reported, 60);
+}
+
+/// Flips a bit of the byte at a log offset, in whichever segment holds it.
+fn flip(disk: &SimDisk, at: u64, rng: &mut Rng) {
+    let names = storage_io::Disk::list(disk).unwrap();
+    let holder = names.iter().rev().find_map(|name| {
+        let base = crate::segment::base_of(name)?;
+        at.checked_sub(base.0).map(|position| (name, position))
+    });
+    let (name, position) = holder.unwrap();
+    let bit = u8::try_from(rng.below(8)).unwrap();
+    assert!(disk.flip_bit(name, usize::try_from(position).unwrap(), bit));
+}

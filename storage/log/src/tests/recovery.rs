@@ -1,0 +1,166 @@
+//! What recovery refuses, what it cuts off, and what it leaves.
+
+use storage_io::Disk;
+
+use super::rig::{LOG, Rig, recover, samples, small_options};
+use crate::{Log, LogError, LogId, LogOffset};
+
+#[test]
+fn an_empty_directory_becomes_a_new_log() {
+    let disk = storage_io::sim::SimDisk::new(1);
+    let (log, report, records) = recover(&disk, small_options(), LogOffset(0)).unwrap();
+    assert!(records.is_empty() && report.end == LogOffset(0) && report.next == log.appended());
+}
+
+#[test]
+fn replay_begins_where_it_is_asked_to() {
+    let mut rig = Rig::new(1, small_options());
+    rig.fill(300, 1500);
+    for first in [0, 1, 100, 150, 299] {
+        let from = rig.appended[first].0;
+        let (_, _, records) = recover(&rig.disk, small_options(), from).unwrap();
+        assert_eq!(
+            samples(&records),
+            rig.appended[first..],
+            "from record {first}"
+        );
+    }
+    let durable = rig.log.durable();
+    let (log, report, records) = recover(&rig.disk, small_options(), durable).unwrap();
+    assert_eq!(
+        (records.len(), report.end, report.segments),
+        (0, durable, 3),
+        "{report}"
+    );
+    // The segments before are readable although they were not walked.
+    let (at, _, sample) = &rig.appended[5];
+    let mut log = log;
+    let read = super::reading::read_cold(&mut log, *at).unwrap();
+    assert_eq!(super::rig::Sample::of(&read), *sample);
+}
+
+#[test]
+fn a_log_that_ends_below_what_was_durable_is_refused() {
+    let mut rig = Rig::new(1, small_options());
+    rig.fill(10, 100);
+    let beyond = LogOffset(rig.log.durable().0 + 8);
+    let error = recover(&rig.disk, small_options(), beyond).unwrap_err();
+    assert_eq!(
+        error,
+        LogError::EndsEarly {
+            end: rig.log.durable(),
+            expected: beyond
+        }
+    );
+}
+
+#[test]
+fn an_unknown_version_is_refused_by_name() {
+    let rig = Rig::new(1, small_options());
+    let name = rig.disk.list().unwrap().remove(0);
+    rig.disk.rot(&name, &mut |bytes| bytes[8] = 2);
+    let error = recover(&rig.disk, small_options(), LogOffset(0)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "segment-0000000000000000 has format version 2; this program reads version 1"
+    );
+}
+
+#[test]
+fn another_log_and_a_damaged_header_are_refused() {
+    let rig = Rig::new(1, small_options());
+    let other = Log::recover(
+        rig.disk.clone(),
+        LogId(9),
+        small_options(),
+        LogOffset(0),
+        &mut |_| Ok(()),
+    );
+    let text = other.unwrap_err().to_string();
+    assert!(text.contains("log id of a segment should be 9"), "{text}");
+    let name = rig.disk.list().unwrap().remove(0);
+    assert!(rig.disk.flip_bit(&name, 33, 1));
+    let text = recover(&rig.disk, small_options(), LogOffset(0))
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("CRC of a segment header"), "{text}");
+}
+
+#[test]
+fn a_missing_segment_is_named() {
+    let mut rig = Rig::new(1, small_options());
+    rig.fill(300, 1500);
+    let names = rig.disk.list().unwrap();
+    rig.disk.remove(&names[1]).unwrap();
+    let error = recover(&rig.disk, small_options(), LogOffset(0)).unwrap_err();
+    assert_eq!(
+        error,
+        LogError::MissingSegment {
+            base: LogOffset(64 << 10)
+        }
+    );
+}
+
+#[test]
+fn damage_before_an_earlier_recovery_is_found_by_the_next() {
+    let mut rig = Rig::new(1, small_options());
+    rig.fill(10, 300);
+    let last = rig.appended[9].0.0;
+    drop(recover(&rig.disk, small_options(), LogOffset(0)).unwrap());
+    let name = rig.disk.list().unwrap().remove(0);
+    assert!(
+        rig.disk
+            .flip_bit(&name, usize::try_from(last).unwrap() + 20, 0)
+    );
+    let error = recover(&rig.disk, small_options(), LogOffset(0)).unwrap_err();
+    assert!(matches!(error, LogError::Damaged { .. }), "{error}");
+}
+
+#[test]
+fn the_last_frame_may_be_cut_off_when_nothing_claims_it() {
+    let mut rig = Rig::new(1, small_options());
+    rig.fill(10, 300);
+    let last = usize::try_from(rig.appended[9].0.0).unwrap();
+    let name = rig.disk.list().unwrap().remove(0);
+    assert!(rig.disk.flip_bit(&name, last + 20, 0));
+    let (_, report, records) = recover(&rig.disk, small_options(), LogOffset(0)).unwrap();
+    assert!(report.is_torn && records.len() == 9);
+}
+
+#[test]
+fn a_sink_that_refuses_ends_the_recovery() {
+    let mut rig = Rig::new(1, small_options());
+    rig.fill(3, 10);
+    let before = rig.disk.list().unwrap();
+    let result = Log::recover(
+        rig.disk.clone(),
+        LOG,
+        small_options(),
+        LogOffset(0),
+        &mut |record| {
+            Err(LogError::Refused {
+                at: record.address.1,
+                reason: "no".to_owned(),
+            })
+        },
+    );
+    assert!(matches!(result, Err(LogError::Refused { .. })));
+    assert_eq!(rig.disk.list().unwrap(), before);
+}
+
+#[test]
+fn unused_and_unfinished_segments_are_removed() {
+    let mut rig = Rig::new(1, small_options());
+    rig.fill(30, 1500);
+    let names = rig.disk.list().unwrap();
+    assert_eq!(
+        names.len(),
+        2,
+        "the second is being prepared or ready: {names:?}"
+    );
+    rig.disk.create("prepare-00000000deadbeef").unwrap();
+    let (log, report, _) = recover(&rig.disk, small_options(), LogOffset(0)).unwrap();
+    let base = crate::segment::segment_name(LogOffset(log.appended().0 - 4096));
+    assert_eq!(rig.disk.list().unwrap(), [names[0].clone(), base]);
+    assert_eq!(report.segments, 1);
+}
