@@ -2,7 +2,6 @@
 
 use crate::report::{ConnectReport, MessageReport, Report, ServerReport};
 use crate::run_state::{RunState, Totals};
-use crate::schedule::Schedule;
 use crate::server_usage::Usage;
 use crate::settings::{Load, Settings};
 use crate::tally::{Faults, Tally, sent_in_turn};
@@ -137,7 +136,7 @@ fn messages(
         size: load.size,
         rate: load.rate.map(std::num::NonZeroU64::get),
         sent: counts.sent,
-        unsent: scheduled(load).saturating_sub(counts.sent),
+        unsent: load.scheduled_count().saturating_sub(counts.sent),
         expected,
         received: counts.received,
         lost: counts.lost,
@@ -154,14 +153,6 @@ fn messages(
         delivery_latency: None,
         ack_latency: None,
     }
-}
-
-/// Messages that the schedule holds; 0 without one.
-fn scheduled(load: &Load) -> u64 {
-    load.rate.map_or(0, |rate| {
-        let span_ns = load.warm_up_ns + load.duration_ns;
-        Schedule::new(0, span_ns, rate, std::num::NonZeroU64::MIN).total_count()
-    })
 }
 
 /// Deliveries that never came, over all subscribers and their streams.
@@ -304,14 +295,5 @@ mod tests {
         );
         assert_eq!(report.server.unwrap().cpu_us, Some(3.0));
         assert_eq!(report.connect.per_second, 6.0);
-    }
-
-    #[test]
-    fn what_the_schedule_held_back_is_unsent() {
-        let load = settings("p2p --rate 100 --duration 2 --warm-up 1")
-            .load
-            .unwrap();
-        assert_eq!(scheduled(&load), 300);
-        assert_eq!(scheduled(&settings("p2p").load.unwrap()), 0);
     }
 }

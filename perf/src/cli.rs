@@ -61,8 +61,9 @@ pub struct TargetArgs {
     /// Source addresses to connect from: 127.0.0.2 and the next ones. 0 leaves it to the kernel.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=250))]
     pub sources: u8,
-    /// Connections at most that wait for their CONNACK at a time.
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Connections at most that wait for their CONNACK at a time. More than a broker's listen
+    /// backlog (100 in mosquitto) makes the kernel drop SYNs, which costs a second each.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     pub connecting: u32,
     /// Connections started per second; 0: as fast as --connecting allows.
     #[arg(long, default_value_t = 0)]
@@ -115,7 +116,8 @@ pub struct LoadArgs {
     /// Time at full load before the measured time, seconds.
     #[arg(long, default_value_t = 1.0, value_parser = parse_seconds)]
     pub warm_up: f64,
-    /// After the load: give up on missing messages when none has come for this long, seconds.
+    /// After the load: how long held-up messages may still leave, and how long nothing may come
+    /// before missing messages are given up, seconds.
     #[arg(long, default_value_t = 2.0, value_parser = parse_seconds)]
     pub drain: f64,
     /// Exit with status 3 when a message was lost, duplicated, out of order or foreign, or a

@@ -1,8 +1,8 @@
 //! `corelane-bench`: a load generator for MQTT brokers.
 //!
 //! One process plays all publishers and subscribers, so one clock times both ends. Each worker
-//! thread runs an event loop over epoll for its share of the clients (`worker`, with its halves
-//! `handshake` and `delivery`); the main thread (`runner`) moves the workers from phase to phase and
+//! thread runs an event loop over epoll for its share of the clients (`worker`, with its parts
+//! `handshake`, `delivery` and `closing`); the main thread (`runner`) moves the workers from phase to phase and
 //! samples the broker's CPU time (`server_usage`). Every message carries who sent it, its place and
 //! its intended time (`payload`), from which `check` finds loss, repetition and disorder, and
 //! `latency` the delay since the time it was due (`schedule`). `packet` and `control_packet` are all
@@ -11,6 +11,7 @@
 mod assemble;
 mod check;
 mod cli;
+mod closing;
 mod connection;
 mod control_packet;
 mod delivery;

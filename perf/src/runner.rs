@@ -171,12 +171,15 @@ impl Conductor<'_> {
     /// Waits for what is underway, as long as something comes.
     fn drain(&mut self, load: &Load, handles: &Handles<'_>) {
         let fan_out = self.settings.scenario.fan_out();
+        let scheduled = load.scheduled_count();
         let mut before = self.state.totals();
         let mut changed_ns = self.state.clock.now_ns();
         loop {
             let totals = self.state.totals();
             let now_ns = self.state.clock.now_ns();
-            let is_complete = totals.delivered >= totals.sent * fan_out && totals.in_flight == 0;
+            let is_complete = totals.sent >= scheduled
+                && totals.delivered >= totals.sent * fan_out
+                && totals.in_flight == 0;
             if totals != before {
                 (before, changed_ns) = (totals, now_ns);
             } else if is_complete && now_ns - changed_ns > LEAD_NS {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::cli::{Command, LoadArgs, MqttVersion, TargetArgs};
 use crate::error::BenchError;
 use crate::payload::STREAM_COUNT_MAX;
-use crate::schedule::SCHEDULED_COUNT_MAX;
+use crate::schedule::{SCHEDULED_COUNT_MAX, Schedule};
 
 /// The window per publisher without a rate: what the project's floor was measured with.
 const CLOSED_WINDOW: u16 = 20;
@@ -279,6 +279,13 @@ impl Load {
     pub(crate) fn delivery_qos(&self) -> u8 {
         self.publish_qos.min(self.subscribe_qos)
     }
+
+    /// How many messages the schedule holds; 0 without a rate.
+    pub(crate) fn scheduled_count(&self) -> u64 {
+        let span_ns = self.warm_up_ns + self.duration_ns;
+        let schedule = |rate| Schedule::new(0, span_ns, rate, NonZeroU64::MIN);
+        self.rate.map_or(0, |rate| schedule(rate).total_count())
+    }
 }
 
 fn refuse<T>(text: String) -> Result<T, BenchError> {
@@ -359,6 +366,16 @@ mod tests {
             "--rate 1000000000",
         );
         check_refused("conn --host 192.0.2.1 --sources 2", "--sources 2");
+    }
+
+    #[test]
+    fn a_rate_fixes_the_number_of_messages() {
+        let load = parse("p2p --rate 100 --duration 2 --warm-up 1")
+            .unwrap()
+            .load
+            .unwrap();
+        assert_eq!(load.scheduled_count(), 300);
+        assert_eq!(parse("p2p").unwrap().load.unwrap().scheduled_count(), 0);
     }
 
     #[test]

@@ -32,15 +32,13 @@ use crate::tally::{Subscriber, Tally};
 /// Room for reads beyond the largest packet.
 const READ_ROOM: usize = 256 * 1024;
 /// The longest sleep: how late a change of phase may be seen.
-const SLEEP_MAX: Duration = Duration::from_millis(5);
+pub(crate) const SLEEP_MAX: Duration = Duration::from_millis(5);
 /// The sleep when subscribers of this worker's publishers are served by others.
 const SLEEP_SHARED: Duration = Duration::from_micros(500);
 /// How often keep-alive and stalls are looked after.
 const CARE_INTERVAL_NS: u64 = 100_000_000;
 /// How long deliveries must have stopped before the closed loop stops waiting for them.
 const STALL_NS: u64 = 300_000_000;
-/// How long servers may take to close after DISCONNECT.
-const CLOSE_NS_MAX: u64 = 2_000_000_000;
 
 /// What a worker brings home.
 #[derive(Debug)]
@@ -179,8 +177,10 @@ impl<'a> Worker<'a> {
         match &pacing {
             Pacing::Open(schedule) => {
                 self.mark_due(schedule, now_ns);
-                let next_ns = schedule.intended_ns(self.due).saturating_sub(now_ns);
-                sleep = sleep.min(Duration::from_nanos(next_ns));
+                if self.due < schedule.total_count() {
+                    let next_ns = schedule.intended_ns(self.due).saturating_sub(now_ns);
+                    sleep = sleep.min(Duration::from_nanos(next_ns));
+                }
             }
             Pacing::Closed { .. } => {
                 if self.marked == 0 {
@@ -212,6 +212,10 @@ impl<'a> Worker<'a> {
         let span_ns = load.warm_up_ns + load.duration_ns;
         self.end_ns = start_ns + span_ns;
         self.window_ns = (start_ns + load.warm_up_ns, self.end_ns);
+        if load.rate.is_some() {
+            // What was held up may still leave; the schedule itself ends with the window.
+            self.end_ns += load.drain_ns;
+        }
         let scenario = self.settings.scenario;
         let count = u64::from(scenario.publisher_count());
         let pacing = match (load.rate, std::num::NonZeroU64::new(count)) {
@@ -298,7 +302,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Waits and serves what is ready.
-    fn turn(&mut self, timeout: Duration) -> Result<(), BenchError> {
+    pub(crate) fn turn(&mut self, timeout: Duration) -> Result<(), BenchError> {
         let count = self
             .poller
             .wait(timeout)
@@ -441,57 +445,6 @@ impl<'a> Worker<'a> {
                 self.lose(token, &format!("sending: {error}"));
             }
         }
-    }
-
-    /// Says good-bye on every connection and waits for the server to close them.
-    fn close_all(&mut self) -> Result<(), BenchError> {
-        let now_ns = self.state.clock.now_ns();
-        for token in 0..self.connections.len() {
-            self.out.clear();
-            control_packet::write_disconnect(&mut self.out);
-            let Some(connection) = &mut self.connections[token] else {
-                continue;
-            };
-            if connection.stage != Stage::Ready {
-                self.lose(token, "never got ready");
-                continue;
-            }
-            connection.stage = Stage::Closing;
-            if let Err(error) = connection.send(&self.poller, &self.out, now_ns) {
-                self.lose(token, &format!("sending: {error}"));
-            }
-        }
-        let end_ns = now_ns + CLOSE_NS_MAX;
-        while self.connections.iter().any(Option::is_some) && self.state.clock.now_ns() < end_ns {
-            self.turn(SLEEP_MAX)?;
-        }
-        for connection in self.connections.drain(..).flatten() {
-            connection.reset();
-        }
-        Ok(())
-    }
-
-    /// Takes note of a connection that is gone, with the reason if it was not meant to go.
-    pub(crate) fn lose(&mut self, token: usize, reason: &str) {
-        let Some(connection) = self.connections.get_mut(token).and_then(Option::take) else {
-            return;
-        };
-        if connection.stage == Stage::Closing {
-            return;
-        }
-        let number = self.clients[token].number;
-        self.state
-            .note_fault(|| format!("client {number}: {reason}"));
-        if connection.stage == Stage::Ready {
-            self.counters.disconnected.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.connecting = self.connecting.saturating_sub(1);
-            self.counters.failed.fetch_add(1, Ordering::Relaxed);
-        }
-        if let Role::Publisher(index) = connection.role {
-            self.in_flight -= self.publishers[index].in_flight_count().min(self.in_flight);
-        }
-        connection.reset();
     }
 
     fn write_counters(&self) {

@@ -53,7 +53,7 @@ fn pairs_lose_nothing_at_any_quality_of_service_and_version() {
         for qos in 0..=2 {
             let report = check_faultless(
                 &format!("p2p --qos {qos} --mqtt-version {version} --duration 0.1 --warm-up 0.02"),
-                100,
+                1,
             );
             let messages = report.messages.unwrap();
             let expected = if qos == 0 { 0 } else { messages.sent };
@@ -114,7 +114,7 @@ fn connections_are_counted_and_timed() {
 fn a_sink_that_swallows_makes_the_loss_visible() {
     let report = run_against_sink(
         false,
-        "p2p --pairs 1 --rate 1000 --duration 0.1 --warm-up 0 --drain 0.1",
+        "p2p --pairs 1 --rate 1000 --duration 0.1 --warm-up 0 --drain 0.5",
     );
     let messages = report.unwrap().messages.unwrap();
     assert_eq!(
