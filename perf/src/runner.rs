@@ -155,12 +155,10 @@ impl Conductor<'_> {
 
     /// Shows progress until a time, or until nobody is left.
     fn watch_until(&mut self, end_ns: u64, handles: &Handles<'_>) {
-        let clients = self.settings.scenario.client_count();
         loop {
             let now_ns = self.state.clock.now_ns();
             let totals = self.state.totals();
-            let is_deserted = totals.disconnected + totals.failed >= clients;
-            if now_ns >= end_ns || is_deserted || is_any_finished(handles) {
+            if now_ns >= end_ns || self.is_deserted(totals) || is_any_finished(handles) {
                 return;
             }
             self.show_progress(now_ns, totals);
@@ -186,12 +184,16 @@ impl Conductor<'_> {
                 return;
             }
             let is_over = now_ns - changed_ns > load.drain_ns.max(2 * LEAD_NS);
-            if is_over || is_any_finished(handles) {
+            if is_over || self.is_deserted(totals) || is_any_finished(handles) {
                 return;
             }
             self.show_progress(now_ns, totals);
             thread::sleep(LOOK);
         }
+    }
+
+    fn is_deserted(&self, totals: Totals) -> bool {
+        totals.disconnected + totals.failed >= self.settings.scenario.client_count()
     }
 
     fn sample(&self) -> Sample {

@@ -38,7 +38,7 @@ const SLEEP_SHARED: Duration = Duration::from_micros(500);
 /// How often keep-alive and stalls are looked after.
 const CARE_INTERVAL_NS: u64 = 100_000_000;
 /// How long deliveries must have stopped before the closed loop stops waiting for them.
-const STALL_NS: u64 = 300_000_000;
+const STALL_NS: u64 = 1_000_000_000;
 
 /// What a worker brings home.
 #[derive(Debug)]

@@ -1,6 +1,8 @@
 //! Runs the scenarios for a moment against the relaying sink, which must lose nothing.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -122,6 +124,51 @@ fn a_sink_that_swallows_makes_the_loss_visible() {
         (100, 100, 0)
     );
     assert!(!messages.is_faultless());
+}
+
+/// Serves one client: reads its CONNECT, answers, reads once more if asked to, and hangs up.
+fn answer_and_hang_up(listener: &TcpListener, answer: &[u8], reads_on: bool) {
+    let (mut socket, _) = listener.accept().unwrap();
+    let mut buffer = [0; 4096];
+    assert!(socket.read(&mut buffer).unwrap() > 0);
+    socket.write_all(answer).unwrap();
+    if reads_on {
+        assert!(socket.read(&mut buffer).unwrap() > 0);
+    }
+}
+
+fn run_against_one_answer(answer: &[u8], reads_on: bool) -> Result<Report, BenchError> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::scope(|scope| {
+        scope.spawn(|| answer_and_hang_up(&listener, answer, reads_on));
+        let line = format!(
+            "corelane-bench fanin --publishers 1 --subscribers 0 --rate 1000 --port {port} --quiet"
+        );
+        let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+        measure(&cli.command)
+    })
+}
+
+#[test]
+fn a_server_that_hangs_up_under_load_is_reported() {
+    let report = run_against_one_answer(&[0x20, 2, 0, 0], true).unwrap();
+    let messages = report.messages.unwrap();
+    assert_eq!(messages.disconnected, 1);
+    assert!(!messages.is_faultless());
+    let fault = report.first_fault.unwrap();
+    assert!(fault.starts_with("client 0: "), "{fault}");
+}
+
+#[test]
+fn a_server_that_refuses_is_a_named_error() {
+    let error = run_against_one_answer(&[0x20, 2, 0, 5], false)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("only 0 of 1 clients") && error.contains("CONNECT"),
+        "{error}"
+    );
 }
 
 #[test]
