@@ -12,11 +12,12 @@ use crate::fields::number;
 use crate::flush::{FIRST_TOKEN, Flush, Frozen, Progress};
 use crate::inline::InlineQueue;
 use crate::limits::{
-    CACHE_PAGES, FROZEN_MAX, MEMTABLE_ENTRIES_MAX, MEMTABLE_LOG_BYTES_MAX, READ_ENTRIES_MAX,
-    RUNS_MAX,
+    CACHE_PAGES, FROZEN_MAX, MEMTABLE_ENTRIES_MAX, MEMTABLE_LOG_BYTES_MAX, MERGE_FROM_RUNS,
+    READ_ENTRIES_MAX, RUNS_MAX,
 };
 use crate::manifest::{self, Manifest, State};
 use crate::memtable::Memtable;
+use crate::merge::merge_small_runs;
 use crate::run::{Run, Search, Seek};
 use crate::run_file::{RunId, generation_of};
 use crate::{Entry, Found, IndexError, Lookup};
@@ -30,6 +31,8 @@ pub struct Options {
     pub memtable_log_bytes_max: u64,
     /// Pages in the cache, of 4 KiB each.
     pub cache_pages: usize,
+    /// Runs from which opening joins adjacent ones.
+    pub merge_from_runs: usize,
 }
 
 impl Default for Options {
@@ -38,6 +41,7 @@ impl Default for Options {
             memtable_entries_max: MEMTABLE_ENTRIES_MAX,
             memtable_log_bytes_max: MEMTABLE_LOG_BYTES_MAX,
             cache_pages: CACHE_PAGES,
+            merge_from_runs: MERGE_FROM_RUNS,
         }
     }
 }
@@ -118,6 +122,10 @@ impl<D: Disk> Index<D> {
             next.extend(ends);
         }
         keep_runs(&disk, &mut manifest, runs.len())?;
+        if runs.len() >= options.merge_from_runs {
+            merge_small_runs(&disk, &mut manifest, &mut runs)?;
+            keep_runs(&disk, &mut manifest, runs.len())?;
+        }
         let last = runs
             .last()
             .map_or(LogOffset(0), |run: &Run<D::File>| run.id.high);

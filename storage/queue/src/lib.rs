@@ -31,6 +31,7 @@ mod inline;
 pub mod limits;
 mod manifest;
 mod memtable;
+mod merge;
 mod page;
 mod run;
 mod run_file;

@@ -17,8 +17,21 @@ pub const MEMTABLE_LOG_BYTES_MAX: u64 = 1 << 30;
 pub const FROZEN_MAX: usize = 4;
 
 /// Runs of one index at most: what fits a slot of the manifest, rounded down. At the default
-/// memtable that is 10^9 entries; there is no merge of runs yet.
+/// memtable that is 10^9 entries between two starts, which join runs.
 pub const RUNS_MAX: usize = 1024;
+
+/// Runs from which a start joins adjacent ones by default.
+pub const MERGE_FROM_RUNS: usize = 16;
+
+/// Entries of a joined run at most: about 100 MB, half a second to write. A run with half of them
+/// is never joined again, so an entry is rewritten a few times at most.
+pub const MERGE_ENTRIES_MAX: u64 = 16 << 20;
+
+/// Runs that are worth joining at least.
+pub const MERGE_RUNS_MIN: usize = 4;
+
+/// Runs that are joined at once at most; each needs about 0.5 MB meanwhile.
+pub const MERGE_RUNS_MAX: usize = 64;
 
 /// Pages in the cache by default: 16 MiB.
 pub const CACHE_PAGES: usize = 4096;

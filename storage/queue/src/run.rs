@@ -1,15 +1,15 @@
 //! A run that is open: its fences and filter in memory, its pages on disk.
 
-use storage_io::{Disk, DiskFile, ErrorKind};
+use storage_io::{AlignedBuf, Disk, DiskFile, ErrorKind};
 use storage_log::{LogOffset, QueueId};
 
 use crate::cache::PageCache;
-use crate::fields::{index, number};
+use crate::fields::{index, low_u32, number};
 use crate::filter::Filter;
 use crate::limits::{OPEN_READ_BYTES, PAGE_BYTES};
 use crate::manifest::Listed;
 use crate::page::{Block, Blocks, Start, verify};
-use crate::run_file::{Footer, RunId, Written, decode_fences, decode_header};
+use crate::run_file::{Footer, RunId, Written, decode_fences, decode_header, page_offset};
 use crate::{Entry, IndexError, PageRead};
 
 /// The owner of a token of this crate, in its high byte.
@@ -26,6 +26,7 @@ pub(crate) struct Run<F> {
     pub(crate) id: RunId,
     pub(crate) file: F,
     pub(crate) entries: u64,
+    pub(crate) queues: u64,
     fences: Vec<Start>,
     filter: Filter,
 }
@@ -102,6 +103,7 @@ impl<F: DiskFile> Run<F> {
             id: written.footer.id,
             file,
             entries: written.footer.entries,
+            queues: written.footer.queues,
             fences: written.fences,
             filter: written.filter,
         }
@@ -133,41 +135,60 @@ impl<F: DiskFile> Run<F> {
         }
         let footer = Self::open_footer(&file, listed, &name)?;
         let fences = Self::open_fences(&file, &footer, &name)?;
-        let mut filter = Filter::new(footer.queues.min(footer.entries));
-        let run_base = footer.id.low.0;
-        let mut page = 0;
-        while page < footer.pages {
-            let pages = (footer.pages - page).min(PAGES_PER_READ);
-            let offset = page_offset(page);
-            let bytes = read(&file, offset, number(PAGE_BYTES) * u64::from(pages), &name)?;
-            for (page, bytes) in (page..).zip(bytes.chunks(PAGE_BYTES)) {
+        let filter = Filter::new(footer.queues.min(footer.entries));
+        let (id, entries, queues) = (footer.id, footer.entries, footer.queues);
+        let mut run = Self {
+            id,
+            file,
+            entries,
+            queues,
+            fences,
+            filter,
+        };
+        run.verify_pages(visit)?;
+        Ok(run)
+    }
+
+    /// Checks all pages, and fills the filter.
+    fn verify_pages(&mut self, visit: &mut dyn FnMut(&Block<'_>)) -> Result<(), IndexError> {
+        let mut next = 0;
+        while next < self.pages() {
+            let (bytes, pages) = self.read_pages(next, PAGES_PER_READ)?;
+            for (page, bytes) in (next..).zip(bytes.chunks(PAGE_BYTES)) {
                 let mut start = None;
+                let filter = &mut self.filter;
                 let visit = &mut |block: &Block<'_>| {
                     start.get_or_insert(block.start);
                     filter.insert(block.start.queue);
                     visit(block);
                 };
-                let verified = verify(bytes, footer.id.salt(), page, run_base, visit);
-                let offset = page_offset(page);
-                let damaged = |reason| IndexError::Damaged {
-                    file: name.clone(),
-                    offset,
-                    reason,
-                };
-                verified.map_err(damaged)?;
-                if start.as_ref() != fences.get(index(u64::from(page))) {
-                    return Err(damaged("the page begins elsewhere than its fence says"));
+                verify(bytes, self.id.salt(), page, self.id.low.0, visit)
+                    .map_err(|reason| self.id.damaged_page(page, reason))?;
+                if start.as_ref() != self.fences.get(index(u64::from(page))) {
+                    let reason = "the page begins elsewhere than its fence says";
+                    return Err(self.id.damaged_page(page, reason));
                 }
             }
-            page += pages;
+            next += pages;
         }
-        Ok(Self {
-            id: footer.id,
-            file,
-            entries: footer.entries,
-            fences,
-            filter,
-        })
+        Ok(())
+    }
+
+    /// How many pages of entries there are.
+    pub(crate) fn pages(&self) -> u32 {
+        low_u32(number(self.fences.len()))
+    }
+
+    /// Reads pages from `page` on, at most `pages_max`; tells how many. Blocks.
+    pub(crate) fn read_pages(
+        &self,
+        page: u32,
+        pages_max: u32,
+    ) -> Result<(AlignedBuf, u32), IndexError> {
+        let pages = self.pages().saturating_sub(page).min(pages_max);
+        let len = number(PAGE_BYTES) * u64::from(pages);
+        let bytes = read(&self.file, page_offset(page), len, &self.id.file_name())?;
+        Ok((bytes, pages))
     }
 
     fn open_footer(file: &F, listed: &Listed, name: &str) -> Result<Footer, IndexError> {
@@ -231,11 +252,7 @@ impl<F: DiskFile> Run<F> {
                 };
                 search
                     .take(bytes, self.id.low.0)
-                    .ok_or_else(|| IndexError::Damaged {
-                        file: self.id.file_name(),
-                        offset: page_offset(number),
-                        reason: "the page in memory is not sound",
-                    })?;
+                    .ok_or_else(|| self.id.damaged_page(number, "it is not sound in memory"))?;
                 page += 1;
             }
         }
@@ -248,11 +265,7 @@ impl<F: DiskFile> Run<F> {
     /// Checks a page that was read.
     pub(crate) fn check(&self, page: u32, bytes: &[u8]) -> Result<(), IndexError> {
         let verified = verify(bytes, self.id.salt(), page, self.id.low.0, &mut |_| {});
-        verified.map_err(|reason| IndexError::Damaged {
-            file: self.id.file_name(),
-            offset: page_offset(page),
-            reason,
-        })
+        verified.map_err(|reason| self.id.damaged_page(page, reason))
     }
 
     /// Whether a token of a page is one of this run's; then the page.
@@ -278,18 +291,13 @@ impl<F: DiskFile> Run<F> {
 const PAGES_PER_READ: u32 = 256;
 const _: () = assert!(OPEN_READ_BYTES == 256 * PAGE_BYTES);
 
-/// Where a page begins in its file; the header is in front of the first.
-fn page_offset(page: u32) -> u64 {
-    number(PAGE_BYTES) * (1 + u64::from(page))
-}
-
 /// Reads a range that the file is known to have.
 fn read<F: DiskFile>(
     file: &F,
     offset: u64,
     len: u64,
     name: &str,
-) -> Result<storage_io::AlignedBuf, IndexError> {
+) -> Result<AlignedBuf, IndexError> {
     file.read_at(offset, index(len)).map_err(|error| {
         if matches!(error.kind, ErrorKind::Short { .. }) {
             let (file, reason) = (name.to_owned(), "the file ends inside the block");

@@ -39,11 +39,25 @@ impl RunId {
         )
     }
 
+    /// The error that names a page of this run.
+    pub(crate) fn damaged_page(&self, page: u32, reason: &'static str) -> IndexError {
+        IndexError::Damaged {
+            file: self.file_name(),
+            offset: page_offset(page),
+            reason,
+        }
+    }
+
     /// The salt of the checksums of the file's pages.
     pub(crate) const fn salt(&self) -> u32 {
         let range = mix(self.low.0) ^ mix(self.high.0).rotate_left(1);
         low_u32(mix(range ^ mix(self.generation) ^ (self.log.0 as u64)))
     }
+}
+
+/// Where a page begins in its file; the header is in front of the first.
+pub(crate) fn page_offset(page: u32) -> u64 {
+    number(PAGE_BYTES) * (1 + u64::from(page))
 }
 
 /// The generation in a name of a run file; `None` for other names.

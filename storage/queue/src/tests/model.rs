@@ -16,6 +16,7 @@ pub(super) fn options() -> Options {
         memtable_entries_max: 150,
         memtable_log_bytes_max: 20_000,
         cache_pages: 0,
+        merge_from_runs: 12,
     }
 }
 
@@ -391,4 +392,58 @@ fn a_failed_write_ends_flushing_and_loses_nothing() {
         model.check();
     }
     assert!(failures > 3, "only {failures} of 20 runs met a fault");
+}
+
+#[test]
+fn a_start_joins_small_runs() {
+    let mut model = Model::new(1);
+    (0..1500).for_each(|_| model.append());
+    model.settle();
+    let before = model.index.counters();
+    assert!(before.runs > 12);
+    assert_eq!(model.restart(), []);
+    let after = model.index.counters();
+    assert_eq!(
+        (after.runs, after.entries_in_runs),
+        (1, before.entries_in_runs)
+    );
+    assert_eq!(
+        model.disk.list().unwrap().len(),
+        2,
+        "the joined runs are gone"
+    );
+    model.check();
+    (0..300).for_each(|_| model.append());
+    model.settle();
+    model.crash();
+    model.check();
+    assert_eq!(model.restart(), []);
+    model.check();
+}
+
+#[test]
+fn a_crash_while_runs_are_joined_leaves_one_set_or_the_other() {
+    let mut failures = 0;
+    for seed in 0..25 {
+        let mut model = Model::new(seed);
+        (0..1000).for_each(|_| model.append());
+        model.settle();
+        let before = model.index.counters();
+        let (writes_per_10k, syncs_per_10k) = (1000, 1000);
+        model.disk.set_faults(Faults {
+            writes_per_10k,
+            syncs_per_10k,
+            ..Faults::default()
+        });
+        failures += u32::from(Index::open(model.disk.clone(), LOG, options()).is_err());
+        model.disk.set_faults(Faults::default());
+        model.disk.crash(seed);
+        assert_eq!(model.restart(), [], "no run is missing or damaged");
+        assert_eq!(
+            model.index.counters().entries_in_runs,
+            before.entries_in_runs
+        );
+        model.check();
+    }
+    assert!(failures > 3, "only {failures} of 25 merges met a fault");
 }
