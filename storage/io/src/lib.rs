@@ -13,12 +13,16 @@
 //! This crate knows nothing about logs, indexes or state: it moves blocks.
 
 mod aligned;
+mod direct;
 mod disk;
 mod error;
+mod glommio_queue;
 mod queue;
 pub mod sim;
 
 pub use aligned::{ALIGN, AlignedBuf, align_down, align_up};
+pub use direct::{DirectDisk, DirectFile, DirectoryLock};
 pub use disk::{ByteFile, Disk, DiskFile};
 pub use error::{DiskError, ErrorKind, Operation};
+pub use glommio_queue::GlommioQueue;
 pub use queue::{Completion, DiskQueue, Done, Op};
