@@ -4,6 +4,7 @@ mod golden;
 mod hostile;
 mod model;
 mod reading;
+mod real;
 mod recovery;
 mod rig;
 mod writing;

@@ -134,9 +134,11 @@ fn an_inspection_goes_on_behind_damage() {
     assert_eq!(records, 19);
     let damage: Vec<_> = findings
         .iter()
-        .filter_map(|found| match found {
-            Finding::Damage(error) => Some(error.to_string()),
-            _ => None,
+        .filter_map(|found| {
+            let Finding::Damage(error) = found else {
+                return None;
+            };
+            Some(error.to_string())
         })
         .collect();
     let position = at.0 - 64;

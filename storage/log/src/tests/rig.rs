@@ -152,7 +152,6 @@ impl Rig {
 }
 
 /// Recovers from what is on the disk; returns the records, too.
-#[expect(clippy::type_complexity, reason = "three plain results of one call")]
 pub(super) fn recover(
     disk: &SimDisk,
     options: LogOptions,
