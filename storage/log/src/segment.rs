@@ -14,7 +14,7 @@
 //! | 16 | 8 | base: log offset of position 0 |
 //! | 24 | 8 | size in bytes |
 //! | 32 | 8 | nonce, the salt of all CRCs in this segment |
-//! | 40 | 8 | end of the log before this segment when a recovery made it; 0: the segment continues the one that ends at `base` |
+//! | 40 | 8 | end of the log before this segment, when a recovery began it; else 0 |
 //! | 48 | 12 | zero |
 //! | 60 | 4 | CRC-32 of bytes 0..60 |
 

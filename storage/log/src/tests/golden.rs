@@ -68,3 +68,19 @@ fn version_1_is_readable() {
     let (_, _, records) = recover(&rig.disk, small_options(), LogOffset(0)).unwrap();
     assert_eq!(samples(&records), rig.appended);
 }
+
+#[test]
+fn the_documents_have_the_same_tables() {
+    let document = include_str!("../../../../docs/formats.md");
+    let sources = [
+        include_str!("../segment.rs"),
+        include_str!("../frame.rs"),
+        include_str!("../record.rs"),
+    ];
+    let rows = sources.iter().flat_map(|source| source.lines());
+    let rows: Vec<_> = rows.filter_map(|line| line.strip_prefix("//! |")).collect();
+    assert!(rows.len() > 40, "{} rows", rows.len());
+    for row in rows {
+        assert!(document.contains(row), "docs/formats.md lacks: {row}");
+    }
+}
