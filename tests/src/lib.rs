@@ -16,6 +16,18 @@
 //! With `CORELANE_TEST_BROKER=mosquitto` the modules that drive a process run against Debian's
 //! mosquitto instead: that tells a mistake of a test from a mistake of the product.
 
+#![cfg_attr(
+    test,
+    expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "a test that gets any other answer fails and shows it"
+    )
+)]
+
+#[cfg(test)]
+mod client;
+#[cfg(test)]
+mod conformance;
 pub mod history;
 #[cfg(test)]
 mod interop;
