@@ -292,17 +292,24 @@ fn refuse<T>(text: String) -> Result<T, BenchError> {
     Err(BenchError::Options(text))
 }
 
+/// The broker's address; of a name with several, an IPv4 one first, since brokers on a loopback
+/// address are most often there.
 fn resolve(target: &TargetArgs) -> Result<SocketAddr, BenchError> {
-    let host = target.host.clone();
-    let mut found = (host.as_str(), target.port)
+    let host = target.host.as_str();
+    let found: Vec<SocketAddr> = (host, target.port)
         .to_socket_addrs()
         .map_err(|source| BenchError::Host {
-            host: host.clone(),
+            host: host.to_owned(),
             source,
-        })?;
-    found
-        .next()
-        .ok_or_else(|| BenchError::Options(format!("host `{}` has no address", target.host)))
+        })?
+        .collect();
+    let chosen = found
+        .iter()
+        .find(|address| address.is_ipv4())
+        .or_else(|| found.first());
+    chosen
+        .copied()
+        .ok_or_else(|| BenchError::Options(format!("host `{host}` has no address")))
 }
 
 /// Seconds that the command line has already bounded, as nanoseconds.

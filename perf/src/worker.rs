@@ -5,6 +5,8 @@
 //! at most `max_per_send` messages per turn. All buffers are the worker's: a connection owns memory
 //! only while a packet is half read or half written.
 //!
+//! `handshake` has its part before the load, `delivery` what comes in, `closing` the end.
+//!
 //! Indices into `connections`, `publishers` and `subscribers` are made here and never come from the
 //! network.
 #![expect(
