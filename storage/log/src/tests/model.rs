@@ -12,7 +12,7 @@ enum Fault {
     /// A record below a durable watermark is missing or different.
     Lost,
     /// The recovery failed.
-    Refused,
+    Refused(LogError),
 }
 
 /// One life after the other of one log.
@@ -36,8 +36,18 @@ impl Model {
         }
     }
 
-    /// A number of random steps of the driver; the disk moves between any two of them.
+    /// A number of random steps of the driver; the disk moves between any two of them. A poisoned
+    /// log ends the life early.
     fn live(&mut self, steps: usize) {
+        let result = self.try_live(steps);
+        assert!(
+            matches!(result, Ok(()) | Err(LogError::Poisoned(_))),
+            "{result:?}"
+        );
+        self.given = self.given.max(self.rig.log.appended());
+    }
+
+    fn try_live(&mut self, steps: usize) -> Result<(), LogError> {
         let mut now = 0;
         for _ in 0..steps {
             match self.rig.rng.below(10) {
@@ -45,28 +55,32 @@ impl Model {
                     let body_max = [16, 300, 3000, 12_000][self.rig.rng.index(4)];
                     self.rig.append(body_max);
                 }
-                4..6 => self.rig.log.commit(&mut self.rig.queue).unwrap(),
+                4..6 => self.rig.log.commit(&mut self.rig.queue)?,
                 6 => {
                     now += self.rig.rng.below(150);
                     self.rig.log.tick(now);
                 }
                 _ => {
-                    self.rig.step().unwrap();
+                    self.rig.step()?;
                 }
             }
         }
-        self.given = self.given.max(self.rig.log.appended());
+        Ok(())
     }
 
     /// Power is lost; `durable` is what the driver has acknowledged.
     fn crash(&mut self, seed: u64) -> Result<(), Fault> {
         let durable = self.rig.log.synced();
         self.rig.queue = SimQueue::new();
-        self.rig.disk.crash(seed);
+        let faults = self.rig.disk.faults();
+        // One life in four ends without a loss of power, unless a sync has failed in it.
+        if self.rig.rng.chance(3, 4) || faults.syncs_per_10k > 0 {
+            self.rig.disk.crash(seed);
+        }
+        self.fail_to_recover(seed);
         let from = LogOffset(0);
-        let Ok((_, first, records)) = recover(&self.rig.disk, self.options.clone(), from) else {
-            return Err(Fault::Refused);
-        };
+        let (_, first, records) =
+            recover(&self.rig.disk, self.options.clone(), from).map_err(Fault::Refused)?;
         let found = super::rig::samples(&records);
         let mut expected = std::mem::take(&mut self.recovered);
         let old = expected.len();
@@ -85,6 +99,26 @@ impl Model {
         self.recover_again(&first, &found, durable);
         self.recovered = found;
         Ok(())
+    }
+
+    /// A recovery that the disk fails, or that just crashes, at a random place.
+    fn fail_to_recover(&mut self, seed: u64) {
+        let faults = self.rig.disk.faults();
+        if !faults.ignore_syncs && self.rig.rng.chance(1, 3) {
+            let broken = Faults {
+                writes_per_10k: 2000,
+                syncs_per_10k: 1000,
+                ..faults.clone()
+            };
+            self.rig.disk.set_faults(broken);
+            drop(recover(&self.rig.disk, self.options.clone(), LogOffset(0)));
+            self.rig.disk.crash(!seed);
+        }
+        self.rig.disk.set_faults(Faults {
+            syncs_per_10k: 0,
+            writes_per_10k: 0,
+            ..faults
+        });
     }
 
     /// A second recovery finds the same, and offsets go on above all that were given out.
@@ -109,8 +143,8 @@ impl Model {
 
 fn run(seed: u64, lives: u64, options: LogOptions, faults: &Faults) -> Result<usize, Fault> {
     let mut model = Model::new(seed, options);
-    model.rig.disk.set_faults(faults.clone());
     for life in 0..lives {
+        model.rig.disk.set_faults(faults.clone());
         let steps = 20 + model.rig.rng.index(200);
         model.live(steps);
         model.crash(seed ^ (life << 32))?;
@@ -126,6 +160,19 @@ fn what_was_durable_survives_every_crash() {
             .unwrap_or_else(|fault| panic!("seed {seed}: {fault:?}"));
     }
     assert!(records > 2000, "{records} records are no test");
+}
+
+#[test]
+fn failing_writes_and_syncs_lose_nothing_that_was_acknowledged() {
+    for seed in 0..60 {
+        let faults = Faults {
+            writes_per_10k: 100,
+            syncs_per_10k: 100,
+            ..Faults::default()
+        };
+        run(seed, 4, small_options(), &faults)
+            .unwrap_or_else(|fault| panic!("seed {seed}: {fault:?}"));
+    }
 }
 
 #[test]
