@@ -28,6 +28,8 @@
 mod client;
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod crash;
 pub mod history;
 #[cfg(test)]
 mod interop;

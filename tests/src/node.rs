@@ -11,7 +11,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -193,16 +193,7 @@ impl Node {
         assert!(self.process.is_none(), "the node runs already");
         let before = self.stderr().len();
         let mut child = self.command().spawn().expect("the broker's binary starts");
-        let stdout = child.stdout.take().expect("stdout is piped");
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines() {
-                let Ok(line) = line else { break };
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
+        let lines = lines_of(child.stdout.take().expect("stdout is piped"));
         match self.wait_ready(&lines) {
             Ok(ready_line) => {
                 self.process = Some(Process {
@@ -221,6 +212,22 @@ impl Node {
                 Err(format!("{why}; {status}; stderr:\n{errors}"))
             }
         }
+    }
+
+    /// Starts the process and kills it after `wait`, or as soon as it serves.
+    pub(crate) fn run_and_kill_within(&mut self, wait: Duration) {
+        assert!(self.process.is_none(), "the node runs already");
+        let mut child = self.command().spawn().expect("the broker's binary starts");
+        let lines = lines_of(child.stdout.take().expect("stdout is piped"));
+        if let Err(RecvTimeoutError::Disconnected) = lines.recv_timeout(wait) {
+            let status = child.wait().expect("the process ends");
+            panic!(
+                "the node ended instead of starting: {status}\n{}",
+                self.stderr()
+            );
+        }
+        child.kill().expect("SIGKILL");
+        child.wait().expect("the process ends");
     }
 
     fn wait_ready(&self, lines: &Receiver<String>) -> Result<String, String> {
@@ -316,6 +323,19 @@ impl Drop for Node {
             );
         }
     }
+}
+
+/// The lines that a process writes, as they come; the channel closes when the process ends.
+pub(crate) fn lines_of(stdout: ChildStdout) -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
 }
 
 /// A port that nothing listens on, below the range that the kernel gives to outgoing

@@ -1,10 +1,9 @@
 //! `mosquitto_pub` and `mosquitto_sub` as a user types them.
 
-use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::Receiver;
 
-use crate::node::{DEADLINE, Node};
+use crate::node::{DEADLINE, Node, lines_of};
 
 const VERSIONS: [&str; 2] = ["mqttv311", "mqttv5"];
 
@@ -40,14 +39,7 @@ impl Subscriber {
             .spawn()
             .expect("mosquitto_sub starts; Debian's package mosquitto-clients has it");
         let stdout = child.stdout.take().expect("stdout is piped");
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
+        let lines = lines_of(stdout);
         Self { child, lines }
     }
 

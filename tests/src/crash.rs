@@ -1,0 +1,310 @@
+//! `kill -9` of the real process at random points under load, held against the history checker.
+//!
+//! Publishers (QoS 1 and 2, retained now and then) and subscribers (durable; exact and wildcard
+//! filters; some always online, some seldom) run as threads. What they do and see goes through one
+//! channel into a [`History`]: a thread reports a send before its first byte leaves and a receipt
+//! after its last byte has arrived, so the order of the channel is an order that happened. After a
+//! random number of reports the process is killed and started again on its data; the clients come
+//! back, and resend what is open as MQTT asks. Now and then the process is killed while it starts.
+//!
+//! At the end all come back, everything open is completed, and the history must add up: every
+//! acknowledged message at every durable subscriber, QoS 2 exactly once, each publisher's order,
+//! nothing invented, sessions present, retained messages current.
+//!
+//! `CORELANE_CRASH_SEED` repeats the random choices of a run (not the timing of its threads);
+//! `CORELANE_CRASH_KILLS` sets how many kills there are under load.
+
+mod publisher;
+mod random;
+mod report;
+mod subscriber;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use engine_mqtt::{QoS, Version};
+
+use crate::client::{Answer, Dial};
+use crate::history::{ClientNumber, History, message_id};
+use crate::node::{Broker, DEADLINE, Node};
+use publisher::Publisher;
+use random::Random;
+use report::Report;
+use subscriber::Subscriber;
+
+const SHARDS: u8 = 2;
+const PUBLISHERS: u32 = 6;
+/// Kills under load in one run, unless `CORELANE_CRASH_KILLS` says otherwise.
+const KILLS: u64 = 30;
+/// Reports after which a kill comes at the latest.
+const REPORTS_MAX: u64 = 900;
+
+/// One run: the node, its clients and what happened.
+struct Laboratory {
+    node: Node,
+    random: Random,
+    history: History,
+    start: Instant,
+    publishers: Vec<Publisher>,
+    subscribers: Vec<Subscriber>,
+}
+
+/// How the publishers of a round end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Round {
+    /// They publish until the node dies.
+    UntilKilled,
+    /// They complete what is open, and everybody receives what is owed.
+    ToTheEnd,
+}
+
+impl Laboratory {
+    fn new(seed: u64) -> Self {
+        let exact = |number: u32| format!("crash/{number}/exact");
+        let filters: [(&str, Vec<(String, QoS)>); 6] = [
+            (
+                "exact",
+                (0..PUBLISHERS)
+                    .map(|p| (exact(p), QoS::ExactlyOnce))
+                    .collect(),
+            ),
+            ("every", vec![("crash/#".to_owned(), QoS::ExactlyOnce)]),
+            (
+                "some",
+                vec![("crash/+/wild/+".to_owned(), QoS::AtLeastOnce)],
+            ),
+            (
+                "both",
+                vec![
+                    (exact(1), QoS::AtLeastOnce),
+                    ("crash/1/#".to_owned(), QoS::ExactlyOnce),
+                ],
+            ),
+            (
+                "seldom-exact",
+                vec![(exact(0), QoS::ExactlyOnce), (exact(3), QoS::AtLeastOnce)],
+            ),
+            (
+                "seldom-every",
+                vec![("crash/#".to_owned(), QoS::ExactlyOnce)],
+            ),
+        ];
+        let publishers = (0..PUBLISHERS)
+            .map(|number| Publisher::new(number, seed))
+            .collect();
+        let subscribers = filters
+            .into_iter()
+            .zip(100..)
+            .map(|((name, filters), number)| Subscriber::new(number, name, filters, seed))
+            .collect();
+        Self {
+            node: Node::with_shards(SHARDS),
+            random: Random::new(seed),
+            history: History::new(),
+            start: Instant::now(),
+            publishers,
+            subscribers,
+        }
+    }
+
+    fn record(&mut self, report: &Report) {
+        let now_ms = u64::try_from(self.start.elapsed().as_millis()).expect("a short run");
+        if let Err(violation) = self.history.record(now_ms, report.event()) {
+            panic!("{violation} (at {report:?})");
+        }
+    }
+
+    /// Runs the clients; ends with a dead node, or with all clients done.
+    fn round(&mut self, round: Round) {
+        let done = AtomicBool::new(false);
+        let address = self.node.address();
+        let mut publishers = std::mem::take(&mut self.publishers);
+        let mut subscribers = std::mem::take(&mut self.subscribers);
+        for subscriber in &mut subscribers {
+            let here = round == Round::ToTheEnd || self.random.below(100) < subscriber.presence();
+            subscriber.set_online(here);
+        }
+        std::thread::scope(|scope| {
+            let (sender, reports) = channel();
+            for publisher in &mut publishers {
+                let sender = sender.clone();
+                scope.spawn(move || publisher.run(address, &sender, round == Round::ToTheEnd));
+            }
+            for subscriber in subscribers.iter_mut().filter(|one| one.is_online()) {
+                let (sender, done) = (sender.clone(), &done);
+                scope.spawn(move || subscriber.run(address, &sender, done));
+            }
+            drop(sender);
+            match round {
+                Round::UntilKilled => self.kill_under_load(&reports),
+                Round::ToTheEnd => self.until_complete(&reports, &done, address),
+            }
+        });
+        self.publishers = publishers;
+        self.subscribers = subscribers;
+    }
+
+    fn kill_under_load(&mut self, reports: &Receiver<Report>) {
+        // A quarter of the kills comes while clients are still connecting and catching up.
+        let early = self.random.below(4) == 0;
+        let mut left = self.random.below(if early { 30 } else { REPORTS_MAX });
+        let mut alive = true;
+        loop {
+            if alive && left == 0 {
+                self.node.kill9();
+                alive = false;
+            }
+            match reports.recv_timeout(DEADLINE) {
+                Ok(report) => {
+                    self.record(&report);
+                    left = left.saturating_sub(1);
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("no client gets on: {}", self.waiting()),
+            }
+        }
+        if alive {
+            self.node.kill9();
+        }
+    }
+
+    /// Records until nothing is missing, then lets the subscribers go.
+    fn until_complete(
+        &mut self,
+        reports: &Receiver<Report>,
+        done: &AtomicBool,
+        address: SocketAddr,
+    ) {
+        let mut last = Instant::now();
+        loop {
+            match reports.recv_timeout(Duration::from_millis(200)) {
+                Ok(report) => {
+                    self.record(&report);
+                    last = Instant::now();
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    if !done.load(Ordering::Relaxed) && self.missing() == 0 {
+                        self.check_retained(address);
+                        done.store(true, Ordering::Relaxed);
+                    } else if last.elapsed() > DEADLINE {
+                        done.store(true, Ordering::Relaxed);
+                        panic!("deliveries are missing: {}", self.waiting());
+                    }
+                }
+            }
+        }
+    }
+
+    fn numbers() -> impl Iterator<Item = ClientNumber> {
+        (100..106).map(ClientNumber)
+    }
+
+    fn missing(&self) -> usize {
+        Self::numbers()
+            .map(|client| self.history.missing(client).len())
+            .sum()
+    }
+
+    fn waiting(&self) -> String {
+        let each = Self::numbers().map(|client| {
+            let missing = self.history.missing(client);
+            format!(
+                "client {} misses {}: {:?}",
+                client.0,
+                missing.len(),
+                missing.first()
+            )
+        });
+        format!(
+            "{:?}; {}",
+            self.history.totals(),
+            each.collect::<Vec<_>>().join("; ")
+        )
+    }
+
+    fn check_retained(&self, address: SocketAddr) {
+        let topics: BTreeSet<String> = self
+            .history
+            .retained_topics()
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        let mut reader = Dial::clean(Version::V5, "reader")
+            .attempt(address)
+            .expect("the node serves");
+        for topic in topics {
+            reader.subscribe(&topic, QoS::AtMostOnce);
+            // What is retained comes before the answer to what is sent after SUBACK.
+            reader.send(&engine_mqtt::Packet::PingReq);
+            let found = match reader.next_kept() {
+                Answer::Message(message) => {
+                    assert_eq!(reader.next(), Answer::PingResp);
+                    message_id(&message.payload)
+                }
+                other => {
+                    assert_eq!(other, Answer::PingResp);
+                    None
+                }
+            };
+            if let Err(violation) = self.history.check_retained(&topic, found) {
+                panic!("{violation}");
+            }
+        }
+    }
+
+    /// The node dies while it recovers, some times over.
+    fn kill_while_starting(&mut self) -> u64 {
+        let kills = self.random.below(3);
+        for _ in 0..kills {
+            let wait = Duration::from_millis(self.random.below(250));
+            self.node.run_and_kill_within(wait);
+        }
+        kills
+    }
+}
+
+fn number_from(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable}={text}: expected a number")),
+    )
+}
+
+fn run(seed: u64, kills: u64) {
+    println!("crash: CORELANE_CRASH_SEED={seed} CORELANE_CRASH_KILLS={kills}");
+    let mut laboratory = Laboratory::new(seed);
+    let mut while_starting = 0;
+    for kill in 0..kills {
+        laboratory.round(Round::UntilKilled);
+        if kill % 5 == 4 && laboratory.node.broker() == Broker::Corelane {
+            while_starting += laboratory.kill_while_starting();
+        }
+        laboratory.node.run();
+    }
+    laboratory.round(Round::ToTheEnd);
+    if let Err(violation) = laboratory.history.finish() {
+        panic!("{violation}");
+    }
+    let totals = laboratory.history.totals();
+    println!("crash: {kills} kills under load, {while_starting} while starting: {totals:?}");
+    assert!(totals.acknowledged > kills, "the load is one: {totals:?}");
+}
+
+#[test]
+fn kill_9_at_random_points_loses_and_repeats_nothing() {
+    let now = std::time::SystemTime::now();
+    let clock = now
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("a clock after 1970");
+    let seed = number_from("CORELANE_CRASH_SEED");
+    let seed = seed.unwrap_or_else(|| u64::from(clock.subsec_nanos()));
+    run(seed, number_from("CORELANE_CRASH_KILLS").unwrap_or(KILLS));
+}
+
+/// How threads tell what they do.
+type Reports = Sender<Report>;
