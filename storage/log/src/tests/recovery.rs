@@ -164,3 +164,29 @@ fn unused_and_unfinished_segments_are_removed() {
     assert_eq!(rig.disk.list().unwrap(), [names[0].clone(), base]);
     assert_eq!(report.segments, 1);
 }
+
+/// A frame that is valid by itself, at the right place of the right segment, but of another
+/// history, as a stale or misdirected write leaves it.
+#[test]
+fn a_frame_that_names_another_predecessor_is_refused() {
+    let log_of = |byte: u8| {
+        let mut rig = Rig::new(1, small_options());
+        for _ in 0..3 {
+            let mut sample = super::rig::Sample::random(&mut rig.rng, 0);
+            sample.body = vec![byte; 100];
+            let put = sample.append(&mut rig.log);
+            rig.appended.push((put.offset, put.end, sample));
+            rig.settle().unwrap();
+        }
+        rig
+    };
+    let (rig, other) = (log_of(1), log_of(2));
+    let name = rig.disk.list().unwrap().remove(0);
+    let from = usize::try_from(rig.appended[0].1.0).unwrap();
+    let upto = usize::try_from(rig.appended[1].1.0).unwrap();
+    let stray = other.disk.contents(&name).unwrap();
+    rig.disk.rot(&name, &mut |bytes| bytes[from..upto].copy_from_slice(&stray[from..upto]));
+    let error = recover(&rig.disk, small_options(), LogOffset(0)).unwrap_err();
+    let text = format!("{name} is damaged at byte {from}: previous frame of a frame");
+    assert!(error.to_string().starts_with(&text), "{error}");
+}
