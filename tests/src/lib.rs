@@ -36,4 +36,8 @@ mod interop;
 #[cfg(test)]
 mod node;
 #[cfg(test)]
+mod shards;
+#[cfg(test)]
+mod startup;
+#[cfg(test)]
 mod tidy;

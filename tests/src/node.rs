@@ -50,6 +50,7 @@ pub(crate) struct Node {
     shards: u8,
     arguments: Vec<String>,
     folder: TempDir,
+    data: PathBuf,
     port: u16,
     process: Option<Process>,
 }
@@ -82,6 +83,7 @@ impl Node {
     pub(crate) fn stopped(shards: u8, arguments: &[&str]) -> Self {
         let folder = TempDir::new_in(scratch_root()).expect("a scratch folder");
         Self {
+            data: folder.path().join("data"),
             broker: Broker::chosen(),
             shards,
             arguments: arguments.iter().map(ToString::to_string).collect(),
@@ -89,6 +91,18 @@ impl Node {
             port: free_port(),
             process: None,
         }
+    }
+
+    /// A stopped node that will use the data of `other`.
+    pub(crate) fn on_data_of(other: &Self) -> Self {
+        let mut node = Self::stopped(other.shards, &[]);
+        node.data = other.data();
+        node
+    }
+
+    /// For the next start.
+    pub(crate) fn set_shards(&mut self, shards: u8) {
+        self.shards = shards;
     }
 
     /// Where clients connect.
@@ -106,7 +120,7 @@ impl Node {
 
     /// The data directory handed to the process.
     pub(crate) fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data.clone()
     }
 
     /// The process id, for `/proc`.

@@ -37,7 +37,7 @@ struct Open {
 
 impl Publisher {
     pub(super) fn new(number: u32, seed: u64) -> Self {
-        let version = if number % 2 == 0 {
+        let version = if number.is_multiple_of(2) {
             Version::V311
         } else {
             Version::V5

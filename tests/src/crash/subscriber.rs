@@ -36,7 +36,7 @@ pub(super) struct Subscriber {
 
 impl Subscriber {
     pub(super) fn new(number: u32, name: &str, filters: Vec<(String, QoS)>, seed: u64) -> Self {
-        let version = if number % 2 == 0 {
+        let version = if number.is_multiple_of(2) {
             Version::V5
         } else {
             Version::V311
