@@ -22,6 +22,8 @@ pub(crate) struct Frozen {
     pub(crate) table: Memtable,
     pub(crate) low: LogOffset,
     pub(crate) high: LogOffset,
+    /// What has to be durable before it may be listed; `high` or above.
+    pub(crate) durable_from: LogOffset,
 }
 
 /// A flush under way.

@@ -86,8 +86,8 @@ pub struct Index<D: Disk> {
     next: HashMap<u64, u64, FixedState>,
     /// The record of the last entry; the next entry is of this one or a later one.
     last: LogOffset,
-    /// The end of that record.
-    last_end: LogOffset,
+    /// While the active memtable is empty: an offset that the log had appended up to.
+    passed: Option<LogOffset>,
     cache: PageCache,
     flushing: Option<Flush<D::File>>,
     token: u64,
@@ -139,7 +139,7 @@ impl<D: Disk> Index<D> {
             active: Memtable::default(),
             next,
             last,
-            last_end: last,
+            passed: None,
             flushing: None,
             token: FIRST_TOKEN,
             failed: None,
@@ -195,7 +195,7 @@ impl<D: Disk> Index<D> {
                 continue;
             }
             if entry.at > self.last && self.is_due(entry.at) {
-                self.freeze(self.last_end.min(entry.at));
+                self.freeze();
             }
             let next = self.next.entry(entry.queue.0).or_default();
             let in_order = entry.at >= self.last && entry.queue_offset >= *next;
@@ -210,36 +210,64 @@ impl<D: Disk> Index<D> {
             }
             *next = entry.queue_offset.saturating_add(1);
             self.last = entry.at;
-            self.last_end = LogOffset(entry.at.0.saturating_add(u64::from(entry.size.max(1))));
             self.counters.entries_appended += 1;
         }
         Ok(())
     }
 
-    /// Tells that every entry of a record below `upto` has been appended, `upto` being the end of
-    /// the log's last record; freezes the memtable when it covers enough. Cheap; for every turn.
-    pub fn advance(&mut self, upto: LogOffset) {
-        if self.is_due(upto) {
-            self.freeze(upto);
+    /// Tells that the log has appended everything below `appended`, and the index every entry of
+    /// it; freezes the memtable when it covers enough. Cheap; for every turn.
+    pub fn advance(&mut self, appended: LogOffset) {
+        if self.active.entries() > 0 {
+            self.passed = None;
+            if self.is_due(appended) {
+                self.freeze();
+            }
+            return;
+        }
+        // A log without entries for queues is covered by a run without entries. Its range must not
+        // end above the log, also after a crash. Behind a recovery the log may have appended
+        // nothing yet, although its offset is far above its end; but an offset that it has left
+        // behind since is below its end for good, as soon as what follows is durable.
+        let low = self.low();
+        let far = LogOffset(low.0.saturating_add(self.log_bytes_max()));
+        match self.passed {
+            Some(high) if high >= far => {
+                if appended > high {
+                    let table = Memtable::default();
+                    self.frozen.push_back(Frozen {
+                        table,
+                        low,
+                        high,
+                        durable_from: appended,
+                    });
+                    self.passed = Some(appended);
+                }
+            }
+            _ => self.passed = Some(appended),
         }
     }
 
-    /// As [`Index::advance`], but freezes whatever there is, so that the next flush writes it: for
-    /// an idle log and the orderly stop.
-    pub fn freeze(&mut self, upto: LogOffset) {
-        let low = self.low();
-        if upto > low && (self.active.entries() > 0 || self.is_due(upto)) {
+    /// Freezes the memtable, so that the next flush writes it: for an idle log and the orderly
+    /// stop; otherwise [`Index::append`] and [`Index::advance`] see to it. Its range ends with the
+    /// record of its last entry.
+    pub fn freeze(&mut self) {
+        if self.active.entries() > 0 {
+            let low = self.low();
+            let high = LogOffset(self.last.0.saturating_add(1));
             let table = std::mem::take(&mut self.active);
             self.frozen.push_back(Frozen {
                 table,
                 low,
-                high: upto,
+                high,
+                durable_from: high,
             });
         }
     }
 
     /// Begins to write the oldest frozen memtable, when there is one whose records are all below
-    /// `durable` and no flush is under way. Cheap otherwise; for every turn.
+    /// `durable` and no flush is under way. Cheap otherwise; for every turn. `durable` is what is
+    /// on the device (`Log::synced`), whatever weaker promise was made to publishers.
     ///
     /// # Errors
     /// When the disk failed, now or earlier, or there are too many runs.
@@ -254,7 +282,7 @@ impl<D: Disk> Index<D> {
         let Some(oldest) = self.frozen.front() else {
             return Ok(());
         };
-        if self.flushing.is_some() || oldest.high > durable {
+        if self.flushing.is_some() || oldest.durable_from > durable {
             return Ok(());
         }
         let runs = self.runs.len();
@@ -463,7 +491,8 @@ impl<D: Disk> Index<D> {
         Ok(())
     }
 
-    /// As [`Index::read`], with the pages read from disk. Blocks; for offline tools and tests.
+    /// As [`Index::read`], with the pages read from disk; fewer entries than `max` (and
+    /// [`READ_ENTRIES_MAX`]) are all there are. Blocks; for offline tools and tests.
     ///
     /// # Errors
     /// When the disk fails or a page is damaged.
@@ -474,15 +503,24 @@ impl<D: Disk> Index<D> {
         upto: LogOffset,
         max: usize,
     ) -> Result<Found<LogOffset>, IndexError> {
-        loop {
-            match self.read(queue, from, upto, max)? {
-                Lookup::Ready(found) => return Ok(found),
+        let max = max.clamp(1, READ_ENTRIES_MAX);
+        let mut all = Found {
+            entries: Vec::new(),
+            next: from,
+        };
+        while all.next < upto && all.entries.len() < max {
+            match self.read(queue, all.next, upto, max - all.entries.len())? {
+                Lookup::Ready(found) => {
+                    all.entries.extend(found.entries);
+                    all.next = found.next;
+                }
                 Lookup::Missing(page) => {
                     let bytes = page.file.read_at(page.offset, page.len)?;
                     self.insert_page(page.token, bytes)?;
                 }
             }
         }
+        Ok(all)
     }
 
     /// The queue offset that the next entry of a queue gets.
@@ -540,16 +578,14 @@ impl<D: Disk> Index<D> {
 
     /// Whether the active memtable covers enough of the log when this record is not in it.
     fn is_due(&self, at: LogOffset) -> bool {
-        let bytes_max = self
-            .options
+        self.active.entries() >= self.options.memtable_entries_max
+            || self.active.reach(at) >= self.log_bytes_max()
+    }
+
+    fn log_bytes_max(&self) -> u64 {
+        self.options
             .memtable_log_bytes_max
-            .min(MEMTABLE_LOG_BYTES_MAX);
-        // A log without entries for queues is covered by a run without entries.
-        let reach = self
-            .active
-            .reach(at)
-            .unwrap_or_else(|| at.0.saturating_sub(self.low().0));
-        self.active.entries() >= self.options.memtable_entries_max || reach >= bytes_max
+            .min(MEMTABLE_LOG_BYTES_MAX)
     }
 }
 

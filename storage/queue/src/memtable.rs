@@ -80,9 +80,9 @@ impl Memtable {
         self.entries
     }
 
-    /// Bytes of log from the first record to `at`; `None` when there is no record.
-    pub(crate) fn reach(&self, at: LogOffset) -> Option<u64> {
-        Some(at.0.saturating_sub(self.base?))
+    /// Bytes of log from the first record to `at`; 0 when there is no record.
+    pub(crate) fn reach(&self, at: LogOffset) -> u64 {
+        self.base.map_or(0, |base| at.0.saturating_sub(base))
     }
 
     /// Appends an entry; false when its queue has one of the same record or a later one already.

@@ -49,9 +49,9 @@ fn golden_files() {
         entry(5, 2, 4496, 512, 1),
     ];
     index.append(&batch).unwrap();
-    index.freeze(LogOffset(5008));
+    index.freeze();
     index.flush_blocking(LogOffset(5008)).unwrap();
-    let name = "cq-0000000000000000-0000000000001390-00000001.run";
+    let name = "cq-0000000000000000-0000000000001191-00000001.run";
     assert_eq!(disk.list().unwrap(), [name, "manifest"]);
     let file = disk.contents(name).unwrap();
     let blocks: Vec<_> = file.chunks(PAGE_BYTES).map(hex).collect();
@@ -62,15 +62,15 @@ fn golden_files() {
 }
 
 const GOLDEN_RUN: [&str; 4] = [
-    "434c512d52554e0a0100000003(11)9013(6)01(4059)45509923",
-    "1800020005(9)038020090901600130c14003007a0400018020b00202(4056)8a9b0e1d",
-    "05(16)10(4074)16135843",
-    "434c512d454e440a0100000003(11)9013(6)01(7)010000000100000004(7)02(8)40(4026)d5753319",
+    "434c512d52554e0a0100000003(11)9111(6)01(4059)9cb54e47",
+    "1800020005(9)038020090901600130c14003007a0400018020b00202(4056)564c3bc7",
+    "05(16)10(4074)6988623b",
+    "434c512d454e440a0100000003(11)9111(6)01(7)010000000100000004(7)02(8)40(4026)0c90e47d",
 ];
 const GOLDEN_MANIFEST: [&str; 2] = [
     "(65536)",
-    "434c512d4d414e0a0100000003000000540000000100000001(7)02(15)9013(6)01(8)40(6)d5753319(4)\
-     e1f1e9ea(65452)",
+    "434c512d4d414e0a0100000003000000540000000100000001(7)02(15)9111(6)01(8)40(6)0c90e47d(4)\
+     743cbf2d(65452)",
 ];
 
 /// Distance of the queue, queue offset, and (distance, size, tag) of every entry.

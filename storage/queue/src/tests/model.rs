@@ -86,6 +86,7 @@ impl Model {
             record.push(entry);
         }
         self.index.append(&record).unwrap();
+        self.index.advance(LogOffset(self.end));
         let lonely = if self.rng.chance(1, 50) {
             self.rng.below(5000) * 8
         } else {
@@ -127,8 +128,7 @@ impl Model {
     }
 
     pub(super) fn freeze(&mut self) {
-        let end = self.records.last().map_or(0, |(_, end, _)| *end);
-        self.index.freeze(LogOffset(end));
+        self.index.freeze();
     }
 
     /// A look-up that begins anywhere, by log offset or by queue offset.
@@ -446,4 +446,54 @@ fn a_crash_while_runs_are_joined_leaves_one_set_or_the_other() {
         model.check();
     }
     assert!(failures > 3, "only {failures} of 25 merges met a fault");
+}
+
+#[test]
+fn a_log_without_entries_is_covered_and_never_beyond_its_end() {
+    let disk = SimDisk::new(1).sub("cq").unwrap();
+    let mut index = Index::open(disk.clone(), LOG, options()).unwrap().index;
+    // Behind a recovery: the log ends below 5,000 and goes on at 1,000,000.
+    let next = LogOffset(1_000_000);
+    for _ in 0..3 {
+        index.advance(next);
+        index.flush_blocking(next).unwrap();
+        assert_eq!(
+            index.indexed_upto(),
+            LogOffset(0),
+            "a crash now leaves a shorter log"
+        );
+    }
+    index.advance(LogOffset(next.0 + 100));
+    index.flush_blocking(next).unwrap();
+    assert_eq!(
+        index.indexed_upto(),
+        LogOffset(0),
+        "what came behind is not durable"
+    );
+    index.flush_blocking(LogOffset(next.0 + 100)).unwrap();
+    assert_eq!(index.indexed_upto(), next);
+    let entry = |queue_offset, at| {
+        let (queue, at) = (QueueId(1), LogOffset(at));
+        Entry {
+            queue,
+            queue_offset,
+            at,
+            size: 8,
+            tag: 0,
+        }
+    };
+    index.append(&[entry(0, next.0 + 100)]).unwrap();
+    index.advance(LogOffset(next.0 + 108));
+    index.freeze();
+    index.flush_blocking(LogOffset(next.0 + 108)).unwrap();
+    assert_eq!(
+        index.indexed_upto(),
+        LogOffset(next.0 + 101),
+        "just behind the record's start"
+    );
+    let mut index = Index::open(disk, LOG, options()).unwrap().index;
+    let found = index
+        .read_blocking(QueueId(1), LogOffset(0), LogOffset(u64::MAX), 9)
+        .unwrap();
+    assert_eq!(found.entries, [entry(0, next.0 + 100)]);
 }
