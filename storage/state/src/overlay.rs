@@ -139,9 +139,12 @@ impl Overlay {
         self.waiting.len()
     }
 
-    /// The first section of a log that waits, if any does.
-    pub(crate) fn holds(&self, log: u32) -> bool {
-        self.waiting.iter().any(|pending| pending.log == log)
+    /// Where the first record of a log ends whose changes wait.
+    pub(crate) fn first_end(&self, log: u32) -> Option<u64> {
+        self.waiting
+            .iter()
+            .find(|pending| pending.log == log)
+            .map(|pending| pending.end)
     }
 }
 

@@ -70,11 +70,34 @@ pub struct StateStore {
     in_flight: Option<InFlight>,
     /// Per log: what the database has confirmed.
     applied: BTreeMap<u32, u64>,
-    /// Per log: the end of the last record that was seen.
-    seen: BTreeMap<u32, u64>,
+    /// Per log: what was seen of it.
+    seen: BTreeMap<u32, Seen>,
     options: Options,
     counters: Counters,
     failed: Option<StateError>,
+}
+
+/// How far a log was looked at. Only the end of a record that is durable may become an applied
+/// offset, never the durable offset itself: behind a recovery that lies above the log's end until
+/// something is durable there, and a replay must not be asked to begin above the end.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    /// The end of the last record.
+    last: u64,
+    /// The end of an earlier record, which becomes the reached one when it is durable.
+    candidate: u64,
+    /// The end of a record that is durable.
+    reached: u64,
+}
+
+impl Seen {
+    fn advance(&mut self, durable: u64) {
+        if durable >= self.last {
+            (self.candidate, self.reached) = (self.last, self.last);
+        } else if durable >= self.candidate {
+            (self.reached, self.candidate) = (self.candidate, self.last);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -111,7 +134,7 @@ impl StateStore {
             writer,
             overlay: Overlay::default(),
             in_flight: None,
-            seen: applied.clone(),
+            seen: BTreeMap::new(),
             applied,
             options,
             counters: Counters::default(),
@@ -163,11 +186,11 @@ impl StateStore {
             return Ok(());
         }
         let seen = self.seen.entry(log).or_default();
-        if end < *seen {
+        if end < seen.last {
             return Err(StateError::Order {
                 log,
                 end,
-                seen: *seen,
+                seen: seen.last,
             });
         }
         let mut changes = 0;
@@ -177,7 +200,7 @@ impl StateStore {
             }
             changes += 1;
         }
-        *seen = end;
+        seen.last = end;
         if changes > 0 {
             self.overlay.push(log, end, section);
             self.counters.changes_applied += changes;
@@ -285,13 +308,16 @@ impl StateStore {
             self.take_answer(answer)?;
         }
         self.overlay.advance(durable);
-        while self.in_flight.is_none() && self.is_due(now, durable) {
-            self.hand(durable)?;
+        for (log, seen) in &mut self.seen {
+            seen.advance(durable(*log));
+        }
+        while self.in_flight.is_none() && self.is_due(now) {
+            self.hand()?;
         }
         Ok(())
     }
 
-    fn is_due(&self, now: bool, durable: &impl Fn(u32) -> u64) -> bool {
+    fn is_due(&self, now: bool) -> bool {
         let ready = self.overlay.ready_bytes();
         if ready >= self.options.batch_bytes_min {
             return true;
@@ -300,29 +326,28 @@ impl StateStore {
             return true;
         }
         // Only the applied offsets are behind; `now` stores them, too, when there are any.
-        let lag = self.seen.iter().map(|(log, seen)| {
-            let reached = if self.overlay.holds(*log) {
-                0
-            } else {
-                (*seen).min(durable(*log))
-            };
-            reached.saturating_sub(self.applied(*log))
-        });
-        lag.max()
-            .is_some_and(|lag| lag >= if now { 1 } else { APPLIED_LAG_BYTES })
+        let lag_min = if now { 1 } else { APPLIED_LAG_BYTES };
+        self.seen.iter().any(|(log, seen)| {
+            let lag = seen.reached.saturating_sub(self.applied(*log));
+            lag >= lag_min && self.is_complete(*log, seen.reached)
+        })
     }
 
-    fn hand(&mut self, durable: &impl Fn(u32) -> u64) -> Result<(), StateError> {
+    /// Whether no change of a log waits that ends at or below `reached`.
+    fn is_complete(&self, log: u32, reached: u64) -> bool {
+        self.overlay.first_end(log).is_none_or(|end| end > reached)
+    }
+
+    fn hand(&mut self) -> Result<(), StateError> {
         let sections = self.overlay.take_ready(BATCH_BYTES_MAX);
         let mut applied: BTreeMap<u32, u64> = BTreeMap::new();
         for pending in &sections {
             applied.insert(pending.log, pending.end);
         }
         for (log, seen) in &self.seen {
-            if !self.overlay.holds(*log) {
-                let reached = (*seen).min(durable(*log));
-                let entry = applied.entry(*log).or_insert(reached);
-                *entry = (*entry).max(reached);
+            if self.is_complete(*log, seen.reached) {
+                let entry = applied.entry(*log).or_default();
+                *entry = (*entry).max(seen.reached);
             }
         }
         applied.retain(|log, offset| *offset > self.applied(*log));

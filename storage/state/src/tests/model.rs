@@ -136,6 +136,13 @@ impl Model {
                 "{applied} is applied, {durable} is durable"
             );
         }
+        for (log, applied) in (0_u32..).zip(applied) {
+            let is_end = |record: &Record| record.log == log && record.end == applied;
+            assert!(
+                applied == 0 || self.records.iter().any(is_end),
+                "{applied} ends no record"
+            );
+        }
         assert_eq!(
             self.rows(),
             self.expected(|record| record.end <= applied[record.log as usize])
@@ -424,7 +431,15 @@ fn changes_come_in_log_order() {
     );
     // An empty section only moves the applied offset.
     model.store.flush_now(|_| 80).unwrap();
-    assert_eq!(model.store.applied(9), 80);
+    assert_eq!(model.store.applied(9), 0, "80 is not the end of a record");
+    model.store.apply(9, 150, &[]).unwrap();
+    model.store.flush_now(|_| 80).unwrap();
+    model.store.apply(9, 200, &[]).unwrap();
+    model.store.flush_now(|_| 180).unwrap();
+    assert!(
+        [100, 150].contains(&model.store.applied(9)),
+        "a busy log advances, too"
+    );
     model.store.flush_now(|_| 1000).unwrap();
-    assert_eq!(model.store.applied(9), 100);
+    assert_eq!(model.store.applied(9), 200);
 }
