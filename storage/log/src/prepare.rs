@@ -8,7 +8,7 @@
 use storage_io::{AlignedBuf, Disk, DiskError, DiskFile, DiskQueue, Done, Op};
 
 use crate::address::index;
-use crate::limits::{FILL_BYTES, SEGMENT_HEADER_BYTES};
+use crate::limits::FILL_BYTES;
 use crate::segment::{SegmentHeader, prepare_name, segment_name};
 
 /// A segment on its way to readiness.
@@ -18,7 +18,7 @@ pub(crate) struct Preparation<D: Disk> {
     pub(crate) segment: usize,
     pub(crate) header: SegmentHeader,
     file: D::File,
-    /// Bytes filled so far, the header block counted in.
+    /// Bytes filled so far; the header's block too, so that writing it needs no space.
     filled: u64,
     stage: Stage,
     /// The operation under way.
@@ -48,7 +48,7 @@ impl<D: Disk> Preparation<D> {
             segment,
             header,
             file,
-            filled: SEGMENT_HEADER_BYTES,
+            filled: 0,
             stage: Stage::Filling,
             token: None,
             zeroes: None,
@@ -144,7 +144,7 @@ impl<D: Disk> Preparation<D> {
 pub(crate) fn make_ready<D: Disk>(disk: &D, header: &SegmentHeader) -> Result<D::File, DiskError> {
     let file = disk.create(&prepare_name(header.base))?;
     let zeroes = AlignedBuf::zeroed(FILL_BYTES);
-    let mut filled = SEGMENT_HEADER_BYTES;
+    let mut filled = 0;
     while filled < header.size {
         let len = index(header.size - filled).min(FILL_BYTES);
         file.write_at(filled, zeroes.split_at(len).0)?;

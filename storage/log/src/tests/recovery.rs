@@ -185,7 +185,9 @@ fn a_frame_that_names_another_predecessor_is_refused() {
     let from = usize::try_from(rig.appended[0].1.0).unwrap();
     let upto = usize::try_from(rig.appended[1].1.0).unwrap();
     let stray = other.disk.contents(&name).unwrap();
-    rig.disk.rot(&name, &mut |bytes| bytes[from..upto].copy_from_slice(&stray[from..upto]));
+    rig.disk.rot(&name, &mut |bytes| {
+        bytes[from..upto].copy_from_slice(&stray[from..upto])
+    });
     let error = recover(&rig.disk, small_options(), LogOffset(0)).unwrap_err();
     let text = format!("{name} is damaged at byte {from}: previous frame of a frame");
     assert!(error.to_string().starts_with(&text), "{error}");
