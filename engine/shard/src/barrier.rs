@@ -117,8 +117,19 @@ impl Shard {
         goal: Goal,
         store: &mut S,
     ) {
+        // In the order in which they were made: a filter that was given up in this turn and is wanted
+        // again ends as wanted.
+        let mut all = std::mem::take(&mut self.route_changes);
+        all.extend(changes);
         let request = self.barriers.open(goal);
-        self.send_peer(WRITER, MeshMessage::RouteChange { request, changes }, store);
+        self.send_peer(
+            WRITER,
+            MeshMessage::RouteChange {
+                request,
+                changes: all,
+            },
+            store,
+        );
     }
 
     /// The writer's turn: one version for all changes that came.

@@ -6,6 +6,7 @@ use engine_mqtt::QoS;
 use engine_session::{Address, Behind, Body, Grant, LogOffset, Message, Opening, Phase};
 use engine_topic::FilterId;
 
+use crate::client::Stage;
 use crate::interest::Member;
 use crate::port::Event;
 use crate::reply::Outgoing;
@@ -148,11 +149,13 @@ impl Shard {
         self.clients[index].holds > 0 || self.is_choked(index)
     }
 
-    /// Whether the session's socket takes no more, or is gone.
+    /// Whether the session's socket takes no more, is gone, or has no CONNACK yet.
     pub(crate) fn is_choked(&self, index: u32) -> bool {
         let connection = self.clients[index].connection;
         let link = connection.and_then(|id| self.connections.get(&id));
-        link.is_none_or(|link| link.unsent() > self.config.output_bytes_max)
+        link.is_none_or(|link| {
+            link.stage != Stage::Open || link.unsent() > self.config.output_bytes_max
+        })
     }
 
     /// The session goes on from here by itself, when it can take more.

@@ -64,6 +64,25 @@ pub enum Table {
     Positions = 9,
 }
 
+impl Table {
+    /// The table with this number on disk.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Session),
+            2 => Some(Self::Subscription),
+            3 => Some(Self::Progress),
+            4 => Some(Self::Outbound),
+            5 => Some(Self::Inbound),
+            6 => Some(Self::Will),
+            7 => Some(Self::Retained),
+            8 => Some(Self::Queue),
+            9 => Some(Self::Positions),
+            _ => None,
+        }
+    }
+}
+
 /// One change of the state store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Change {

@@ -68,8 +68,12 @@ impl Shard {
             .session
             .window
             .iter()
+            .filter(|delivery| delivery.phase != Phase::Mapping)
             .map(|delivery| (delivery.packet_id, fetched.remove(&delivery.address)))
             .collect();
+        if client.resend.is_empty() {
+            client.holds -= 1;
+        }
         self.send_resends(index);
         self.queue_pump(index);
     }
@@ -100,7 +104,9 @@ impl Shard {
                     Ok(body) => self.send_delivery(index, packet_id, &body),
                     Err(_) => self.give_up(index, packet_id),
                 },
-                (Phase::Publish | Phase::Mapping, _) => self.give_up(index, packet_id),
+                (Phase::Publish, None) => self.give_up(index, packet_id),
+                // Its first PUBLISH comes when its mapping is durable.
+                (Phase::Mapping, _) => {}
                 (Phase::Received | Phase::Released, _) => self.release_again(index, packet_id),
             }
         }

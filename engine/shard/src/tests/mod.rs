@@ -11,5 +11,6 @@
 
 mod delivery;
 mod net;
+mod random;
 mod sessions;
 mod store;

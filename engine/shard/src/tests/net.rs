@@ -52,6 +52,11 @@ pub(super) struct TestClient {
     bytes: Vec<u8>,
     pub(super) got: Vec<Got>,
     pub(super) said: Vec<Said>,
+    /// Deliveries without those that a client knows as sent again: QoS 2, packet id open.
+    pub(super) fresh: Vec<Got>,
+    open: std::collections::BTreeSet<u16>,
+    /// Publications that are not acknowledged: topic, payload, QoS, whether PUBREC came.
+    pub(super) outstanding: BTreeMap<u16, (String, String, QoS, bool)>,
     /// Acknowledge deliveries at once.
     pub(super) acks: bool,
     /// The socket takes nothing.
@@ -353,14 +358,19 @@ impl Net {
         self.send(id, &make(Ack::success(packet_id)));
     }
 
-    /// The socket breaks.
+    /// The socket breaks, and the node settles.
     pub(super) fn cut(&mut self, id: &str) {
+        self.cut_now(id);
+        self.settle();
+    }
+
+    /// The socket breaks.
+    pub(super) fn cut_now(&mut self, id: &str) {
         let client = self.clients.get_mut(id).expect("a known client");
         if let Some(connection) = client.connection.take() {
             let shard = client.shard;
             self.shards[shard].disconnected(self.now, connection, &mut self.stores[shard]);
         }
-        self.settle();
     }
 
     pub(super) fn disconnect(&mut self, id: &str) {
@@ -480,6 +490,9 @@ impl Net {
             Packet::Publish(publish) => {
                 let got = got(publish);
                 let (qos, packet_id) = (got.qos, got.packet_id);
+                if qos < 2 || client.open.insert(packet_id) {
+                    client.fresh.push(got.clone());
+                }
                 client.got.push(got);
                 match qos {
                     1 if acks => self.ack(id, Packet::PubAck, packet_id),
@@ -503,6 +516,22 @@ impl Net {
         };
         client.said.push(said.clone());
         match said {
+            Said::PubAck(packet_id, _) | Said::PubComp(packet_id) => {
+                client.outstanding.remove(&packet_id);
+            }
+            Said::PubRec(packet_id) => {
+                if let Some(one) = client.outstanding.get_mut(&packet_id) {
+                    one.3 = true;
+                    self.ack(id, Packet::PubRel, packet_id);
+                }
+                return;
+            }
+            Said::PubRel(packet_id) => {
+                client.open.remove(&packet_id);
+            }
+            _ => {}
+        }
+        match said {
             Said::PubRel(packet_id) if acks => self.ack(id, Packet::PubComp, packet_id),
             _ => {}
         }
@@ -524,6 +553,17 @@ impl Net {
             }
         }
         panic!("the node does not come to rest");
+    }
+
+    /// Sends again what an earlier connection left unacknowledged.
+    pub(super) fn send_outstanding(&mut self, id: &str) {
+        for (packet_id, (topic, payload, qos, received)) in self.clients[id].outstanding.clone() {
+            if received {
+                self.ack(id, Packet::PubRel, packet_id);
+            } else {
+                self.publish_with(id, &topic, &payload, qos, packet_id, false, true);
+            }
+        }
     }
 
     /// Lets time pass in steps.

@@ -1,0 +1,328 @@
+//! Opening a data directory: meta file, state stores, indexes, recovery of every log, the machines.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use engine_shard::{
+    LogOffset, Now, QueueId, Shard, ShardConfig, ShardId, Table, home_shard, read_retained,
+    retained_change,
+};
+use engine_topic::Writer;
+use foldhash::fast::FixedState;
+use storage_io::Disk;
+use storage_log::{Log, LogError, LogId, LogOptions, Record, RecordKind};
+use storage_queue::{Entry, Index};
+use storage_state::{Spawn, StateStore, Writing};
+
+use super::error::{CoreError, OpenError};
+use super::meta::Meta;
+use super::store::{DERIVED, encode_changes, message};
+
+/// How a data directory is opened.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// Shards, 1 to 64.
+    pub shards: u8,
+    /// Of every log.
+    pub log: LogOptions,
+    /// Of every index.
+    pub index: storage_queue::Options,
+    /// Of every state store.
+    pub state: storage_state::Options,
+    /// Queues of one log, at most.
+    pub queues_max: usize,
+    /// Randomness, used when the directory is made and mixed into every start.
+    pub seed: u64,
+    /// Changes a shard's settings from their defaults.
+    pub tune: fn(&mut ShardConfig),
+}
+
+impl NodeOptions {
+    /// The defaults for a number of shards.
+    #[must_use]
+    pub fn new(shards: u8, seed: u64) -> Self {
+        Self {
+            shards,
+            log: LogOptions::default(),
+            index: storage_queue::Options::default(),
+            state: storage_state::Options::default(),
+            queues_max: 10_000_000,
+            seed,
+            tune: |_| {},
+        }
+    }
+}
+
+/// One shard of an opened node, on its way to its thread.
+pub struct ShardParts<D: Disk> {
+    pub(super) shard: Shard,
+    pub(super) log: Log<D>,
+    pub(super) index: Index<D>,
+    pub(super) state: StateStore,
+    pub(super) names: HashMap<Vec<u8>, QueueId, FixedState>,
+    pub(super) queues_max: usize,
+}
+
+impl<D: Disk> std::fmt::Debug for ShardParts<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ShardParts")
+            .field("log", &self.log.log_id())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An opened node.
+#[derive(Debug)]
+pub struct OpenedNode<D: Disk> {
+    /// The meta file.
+    pub meta: Meta,
+    /// The shards, in order.
+    pub shards: Vec<ShardParts<D>>,
+    /// What was found and mended on the way, for the log.
+    pub notes: Vec<String>,
+}
+
+/// The files of one shard before its log is recovered.
+struct Files<D: Disk> {
+    disk: D,
+    index: Index<D>,
+    state: StateStore,
+}
+
+/// Opens the data directory `disk`, or makes it. `spawn` starts the threads that write the state
+/// stores; without it they are written inline. Blocks.
+///
+/// # Errors
+/// [`OpenError`]; nothing that was acknowledged is lost by trying.
+pub fn open_node<D: Disk>(
+    disk: &D,
+    options: &NodeOptions,
+    now: Now,
+    mut spawn: Option<&mut Spawn<'_>>,
+) -> Result<OpenedNode<D>, OpenError> {
+    let meta = Meta::open(disk, options.shards, options.seed)?;
+    let mut notes = Vec::new();
+    let mut files = Vec::new();
+    for shard in 0..options.shards {
+        let writing = match &mut spawn {
+            Some(spawn) => Writing::Background(&mut **spawn),
+            None => Writing::Inline,
+        };
+        files.push(open_files(disk, shard, options, writing, &mut notes)?);
+    }
+    let mut logs = Vec::new();
+    for shard in 0..options.shards {
+        logs.push(recover_log(shard, options, &meta, &mut files, &mut notes)?);
+    }
+    let ends: Vec<LogOffset> = logs.iter().map(|log| LogOffset(log.durable().0)).collect();
+    let mut shards = Vec::new();
+    for ((shard, log), Files { index, state, .. }) in (0u8..).zip(logs).zip(files) {
+        shards.push(restore(shard, log, index, state, options, &meta, now)?);
+    }
+    let changes: Vec<_> = shards
+        .iter()
+        .flat_map(|parts| parts.shard.durable_filters())
+        .collect();
+    let mut writer = Writer::with_seed(meta.seed ^ u64::from(meta.boot));
+    let table = writer.apply(&changes);
+    let mut writer = Some(writer);
+    for parts in &mut shards {
+        parts.shard.start(Arc::clone(&table), writer.take(), &ends);
+    }
+    Ok(OpenedNode {
+        meta,
+        shards,
+        notes,
+    })
+}
+
+fn open_files<D: Disk>(
+    disk: &D,
+    shard: u8,
+    options: &NodeOptions,
+    writing: Writing<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Files<D>, OpenError> {
+    let fail = |error: CoreError| OpenError::Shard { shard, error };
+    let disk = disk.sub(&format!("shard-{shard}"))?;
+    let (state, opened) = StateStore::open_or_rebuild(&disk, options.state.clone(), writing)
+        .map_err(|error| fail(error.into()))?;
+    if let storage_state::Opened::Rebuilt(reason) = opened {
+        notes.push(format!(
+            "shard-{shard}: the state store is rebuilt from the logs: {reason}"
+        ));
+    }
+    let opened = Index::open(disk.clone(), LogId(u32::from(shard)), options.index.clone())
+        .map_err(|error| fail(error.into()))?;
+    for damage in &opened.damage {
+        notes.push(format!(
+            "shard-{shard}: the index is rebuilt from the log: {damage}"
+        ));
+    }
+    Ok(Files {
+        disk,
+        index: opened.index,
+        state,
+    })
+}
+
+/// Recovers one log into its own index and state store, and its retained messages into the state
+/// stores of their topics' owners.
+fn recover_log<D: Disk>(
+    shard: u8,
+    options: &NodeOptions,
+    meta: &Meta,
+    files: &mut [Files<D>],
+    notes: &mut Vec<String>,
+) -> Result<Log<D>, OpenError> {
+    let fail = |error: CoreError| OpenError::Shard { shard, error };
+    let id = u32::from(shard);
+    let own = usize::from(shard);
+    let mut from = u64::MAX;
+    for (owner, one) in files.iter().enumerate() {
+        from = from.min(one.state.applied(id | DERIVED));
+        if owner == own {
+            from = from
+                .min(one.state.applied(id))
+                .min(one.index.indexed_upto().0);
+        }
+    }
+    let Some(disk) = files.get(own).map(|one| one.disk.clone()) else {
+        unreachable!("one set of files per shard");
+    };
+    let log_options = LogOptions {
+        seed: meta.seed ^ u64::from(meta.boot) << 8 ^ u64::from(id),
+        ..options.log.clone()
+    };
+    let mut failed = None;
+    let recovered = Log::recover(
+        disk,
+        LogId(id),
+        log_options,
+        storage_log::LogOffset(from),
+        &mut |record| {
+            if failed.is_none() {
+                failed = replay(own, options.shards, record, files).err();
+            }
+            Ok::<(), LogError>(())
+        },
+    );
+    let (log, report) = recovered.map_err(|error| fail(error.into()))?;
+    if let Some(error) = failed {
+        return Err(fail(error));
+    }
+    if report.records > 0 || report.is_torn {
+        notes.push(format!("shard-{shard}: {report}"));
+    }
+    if let Some(one) = files.get_mut(own) {
+        one.index
+            .truncate_above(log.durable())
+            .map_err(|error| fail(error.into()))?;
+    }
+    Ok(log)
+}
+
+/// Takes one recovered record. Everything in it is durable.
+fn replay<D: Disk>(
+    own: usize,
+    shards: u8,
+    record: Record,
+    files: &mut [Files<D>],
+) -> Result<(), CoreError> {
+    let (log, at) = record.address;
+    let end = record.end;
+    let size = u32::try_from(end.0 - at.0).unwrap_or(u32::MAX);
+    if let Some(one) = files.get_mut(own) {
+        let entries: Vec<Entry> = record
+            .queues
+            .iter()
+            .map(|(queue, queue_offset)| Entry {
+                queue,
+                queue_offset,
+                at,
+                size,
+                tag: record.tag,
+            })
+            .collect();
+        one.index.append(&entries)?;
+        if one.index.is_full() {
+            one.index.flush_blocking(end)?;
+        }
+        one.state.apply(log.0, end.0, &record.state)?;
+        settle_if_full(&mut one.state)?;
+    }
+    if record.kind != RecordKind::Message || record.flags & 4 == 0 {
+        return Ok(());
+    }
+    let retained = message(record);
+    let Ok(body) = retained.parts() else {
+        return Ok(());
+    };
+    let owner = home_shard(body.topic, shards).index();
+    let Some(one) = files.get_mut(owner) else {
+        return Ok(());
+    };
+    let old = one
+        .state
+        .get(Table::Retained as u8, body.topic.as_bytes())?;
+    let newer = old.and_then(|value| read_retained(&value).ok());
+    if newer.is_some_and(|old| old.stamp >= retained.stamp) {
+        return Ok(());
+    }
+    if let Ok(change) = retained_change(&retained) {
+        let mut section = Vec::new();
+        encode_changes(&[change], &mut section);
+        one.state.apply(log.0 | DERIVED, at.0 + 1, &section)?;
+        settle_if_full(&mut one.state)?;
+    }
+    Ok(())
+}
+
+fn settle_if_full(state: &mut StateStore) -> Result<(), CoreError> {
+    if state.is_full() {
+        state.settle(|_| u64::MAX)?;
+    }
+    Ok(())
+}
+
+fn restore<D: Disk>(
+    shard: u8,
+    log: Log<D>,
+    index: Index<D>,
+    state: StateStore,
+    options: &NodeOptions,
+    meta: &Meta,
+    now: Now,
+) -> Result<ShardParts<D>, OpenError> {
+    let fail = |error: CoreError| OpenError::Shard { shard, error };
+    let seed = meta.seed ^ (u64::from(meta.boot) << 16) ^ u64::from(shard);
+    let mut config = ShardConfig::new(ShardId(shard), options.shards, meta.boot, seed);
+    (options.tune)(&mut config);
+    let mut rows = Vec::new();
+    let mut names = HashMap::with_hasher(FixedState::with_seed(seed));
+    for row in state.scan_all().map_err(|error| fail(error.into()))? {
+        let row = row.map_err(|error| fail(error.into()))?;
+        let Some(table) = Table::from_number(row.table) else {
+            continue;
+        };
+        if table == Table::Queue {
+            let id = row
+                .value
+                .first_chunk::<8>()
+                .map_or(0, |bytes| u64::from_le_bytes(*bytes));
+            names.insert(row.key, QueueId(id));
+        } else {
+            rows.push((table, row.key, row.value));
+        }
+    }
+    let machine = Shard::restore(config, now, rows.into_iter())
+        .map_err(|error| OpenError::Restore { shard, error })?;
+    Ok(ShardParts {
+        shard: machine,
+        log,
+        index,
+        state,
+        names,
+        queues_max: options.queues_max,
+    })
+}

@@ -1,0 +1,396 @@
+//! The shard's store: log, index and state behind the machine's port.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use engine_mqtt::QoS;
+use engine_shard::{
+    Address, Appended, Change, LogId, LogOffset, Message, NewRecord, QueueId, QueueName,
+    ReadAnswer, ReadRequest, ReadToken, Store, Table,
+};
+use foldhash::fast::FixedState;
+use storage_io::{Completion, Disk, DiskQueue, Done};
+use storage_log::{Chunk, Log, Record, RecordKind};
+use storage_queue::{Entry, Index};
+use storage_state::StateStore;
+
+use super::error::CoreError;
+use super::reads::Read;
+
+/// State that follows from records of any log (retained messages at their owner) is counted under
+/// this bit, beside the log's own changes of state.
+pub(super) const DERIVED: u32 = 1 << 31;
+
+/// The high byte of the tokens of this module's reads.
+const TOKEN_OWNER: u64 = 3 << 56;
+
+/// Milliseconds between two transactions of the state store, when there is anything to write.
+const STATE_INTERVAL_MS: u64 = 1_000;
+
+/// Milliseconds between two looks at an idle log that wants its marker.
+const LOG_TICK_MS: u64 = 50;
+
+/// What the store counts.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct StoreCounters {
+    /// Records appended.
+    pub records_appended: u64,
+    /// Bytes of them.
+    pub bytes_appended: u64,
+    /// Queues of this log.
+    pub queues: u64,
+    /// Records that could not be read back: damaged.
+    pub unreadable: u64,
+    /// Reads of the disk for reads of the log.
+    pub chunk_reads: u64,
+    /// Reads under way.
+    pub reads: u64,
+}
+
+/// Log, index and state of one shard.
+pub struct ShardStore<D: Disk, Q> {
+    pub(super) log: Log<D>,
+    pub(super) index: Index<D>,
+    pub(super) state: StateStore,
+    pub(super) queue: Q,
+    pub(super) names: HashMap<Vec<u8>, QueueId, FixedState>,
+    pub(super) queues_max: usize,
+    /// Changes of the queue table that go with the next record.
+    created: Vec<u8>,
+    section: Vec<u8>,
+    entries: Vec<Entry>,
+    pub(super) reads: BTreeMap<(LogOffset, ReadToken), Read>,
+    pub(super) answers: VecDeque<(ReadToken, ReadAnswer)>,
+    /// Reads of the disk under way, by token.
+    pub(super) chunks: BTreeMap<u64, Chunk>,
+    pub(super) pages: std::collections::BTreeSet<u64>,
+    pub(super) next_token: u64,
+    pub(super) counters: StoreCounters,
+    /// An error that a call without a result met.
+    pub(super) failed: Option<CoreError>,
+    next_state_ms: u64,
+    now_ms: u64,
+}
+
+impl<D: Disk, Q> std::fmt::Debug for ShardStore<D, Q> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ShardStore")
+            .field("log", &self.log.log_id())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A record of the log as the engine sees it.
+pub(super) fn message(record: Record) -> Message {
+    let (log, offset) = record.address;
+    Message {
+        address: Address {
+            log: LogId(log.0),
+            offset: LogOffset(offset.0),
+        },
+        stamp: record.stamp,
+        publisher: record.publisher,
+        qos: QoS::from_bits((record.flags & 3) as u8).unwrap_or(QoS::AtMostOnce),
+        retain: record.flags & 4 != 0,
+        body: record.body,
+    }
+}
+
+/// The name of a queue as it is stored: one letter and the topic, level or filter.
+fn stored_name(name: &QueueName) -> Vec<u8> {
+    let (letter, text) = match name {
+        QueueName::Topic(topic) => (b't', topic),
+        QueueName::Service(level) => (b's', level),
+        QueueName::Filter(filter) => (b'f', filter),
+    };
+    let mut stored = Vec::with_capacity(1 + text.len());
+    stored.push(letter);
+    stored.extend_from_slice(text.as_bytes());
+    stored
+}
+
+/// Appends changes to a section.
+pub(super) fn encode_changes(changes: &[Change], section: &mut Vec<u8>) {
+    for change in changes {
+        let stored = storage_state::Change {
+            table: change.table as u8,
+            key: &change.key,
+            value: change.value.as_deref(),
+        };
+        let encoded = storage_state::section::encode(&stored, section);
+        assert!(
+            encoded.is_ok(),
+            "a change of state within its bounds: {encoded:?}"
+        );
+    }
+}
+
+impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
+    pub(super) fn new(
+        log: Log<D>,
+        index: Index<D>,
+        state: StateStore,
+        queue: Q,
+        names: HashMap<Vec<u8>, QueueId, FixedState>,
+        queues_max: usize,
+    ) -> Self {
+        Self {
+            log,
+            index,
+            state,
+            queue,
+            names,
+            queues_max,
+            created: Vec::new(),
+            section: Vec::new(),
+            entries: Vec::new(),
+            reads: BTreeMap::new(),
+            answers: VecDeque::new(),
+            chunks: BTreeMap::new(),
+            pages: std::collections::BTreeSet::new(),
+            next_token: TOKEN_OWNER,
+            counters: StoreCounters::default(),
+            failed: None,
+            next_state_ms: 0,
+            now_ms: 0,
+        }
+    }
+
+    /// What the store counts.
+    #[must_use]
+    pub fn counters(&self) -> StoreCounters {
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        StoreCounters {
+            queues: count(self.names.len()),
+            reads: count(self.reads.len()),
+            ..self.counters
+        }
+    }
+
+    /// The log, index and state store, for metrics and checks.
+    pub const fn parts(&self) -> (&Log<D>, &Index<D>, &StateStore) {
+        (&self.log, &self.index, &self.state)
+    }
+
+    /// The operations under way, for whoever drives the disk.
+    pub const fn queue_mut(&mut self) -> &mut Q {
+        &mut self.queue
+    }
+
+    /// Takes all completions; says whether there was one.
+    pub(super) fn complete_all(&mut self) -> Result<bool, CoreError> {
+        let mut any = false;
+        while let Some(completion) = self.queue.poll() {
+            any = true;
+            self.complete(completion)?;
+        }
+        Ok(any)
+    }
+
+    fn complete(&mut self, completion: Completion) -> Result<(), CoreError> {
+        let token = completion.token;
+        if Log::<D>::owns(token) {
+            self.log.complete(completion)?;
+            return Ok(());
+        }
+        if Index::<D>::is_flush(token) {
+            self.index.complete(completion, &mut self.queue)?;
+            return Ok(());
+        }
+        let bytes = match completion.result.map_err(CoreError::Read)? {
+            Done::Read(bytes) => bytes,
+            Done::Written { .. } | Done::Synced => return Ok(()),
+        };
+        if self.pages.remove(&token) {
+            self.index.insert_page(token, bytes)?;
+        } else if let Some(chunk) = self.chunks.remove(&token) {
+            self.log.insert_chunk(chunk, bytes);
+        }
+        Ok(())
+    }
+
+    /// Starts whatever can be started: a group commit, a flush of the index, a transaction of the
+    /// state store. `positions` are the machine's.
+    pub(super) fn end_turn(
+        &mut self,
+        now_ms: u64,
+        positions: &[LogOffset],
+    ) -> Result<(), CoreError> {
+        self.now_ms = now_ms;
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        self.log.tick(now_ms);
+        self.log.commit(&mut self.queue)?;
+        self.index.advance(self.log.appended());
+        self.index.flush(self.log.synced(), &mut self.queue)?;
+        let synced = self.log.synced().0;
+        let durable = |log: u32| if log & DERIVED == 0 { synced } else { u64::MAX };
+        if now_ms >= self.next_state_ms {
+            self.next_state_ms = now_ms + STATE_INTERVAL_MS;
+            self.note_positions(positions)?;
+            self.state.flush_now(durable)?;
+        } else {
+            self.state.flush(durable)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the state store how far every log's retained messages have been applied.
+    fn note_positions(&mut self, positions: &[LogOffset]) -> Result<(), CoreError> {
+        for (log, position) in (0u32..).zip(positions) {
+            self.state.apply(log | DERIVED, position.0, &[])?;
+        }
+        Ok(())
+    }
+
+    /// When [`Self::end_turn`] wants to be called again, monotonic milliseconds.
+    pub(super) fn next_timeout(&self) -> u64 {
+        let log = if self.log.needs_tick() {
+            self.now_ms + LOG_TICK_MS
+        } else {
+            u64::MAX
+        };
+        let waiting = self.state.counters().sections_waiting > 0;
+        let state = if waiting {
+            self.next_state_ms
+        } else {
+            u64::MAX
+        };
+        log.min(state)
+    }
+
+    /// At an orderly stop: makes the log's end known, and the state store complete.
+    pub(super) fn close(&mut self, positions: &[LogOffset]) -> Result<(), CoreError> {
+        self.note_positions(positions)?;
+        let synced = self.log.synced().0;
+        self.state
+            .settle(|log| if log & DERIVED == 0 { synced } else { u64::MAX })?;
+        Ok(())
+    }
+
+    /// The id of a queue that exists.
+    pub(super) fn queue_id(&self, name: &QueueName) -> Option<storage_log::QueueId> {
+        self.names
+            .get(&stored_name(name))
+            .map(|id| storage_log::QueueId(id.0))
+    }
+
+    fn append_record(&mut self, record: &NewRecord<'_>) -> Appended {
+        self.section.clear();
+        self.section.append(&mut self.created);
+        encode_changes(record.changes, &mut self.section);
+        self.entries.clear();
+        let mut queues = Vec::new();
+        let (kind, flags, new) = match &record.message {
+            Some(new) => {
+                let mut flags = new.qos as u16;
+                if new.retain {
+                    flags |= 4;
+                }
+                for id in new.queues {
+                    let id = storage_log::QueueId(id.0);
+                    queues.push((id, self.index.next_offset(id)));
+                }
+                (RecordKind::Message, flags, Some(new))
+            }
+            None => (RecordKind::State, 0, None),
+        };
+        let body = [new.map_or(&[][..], |new| new.body)];
+        let appended = self.log.append(&storage_log::NewRecord {
+            kind,
+            flags,
+            stamp: new.map_or(0, |new| new.stamp),
+            publisher: new.map_or(0, |new| new.publisher),
+            packet_id: new.map_or(0, |new| new.packet_id),
+            epoch: 0,
+            queues: &queues,
+            tag: 0,
+            state: &self.section,
+            body: &body,
+        });
+        let len = appended.end.0 - appended.offset.0;
+        self.counters.records_appended += 1;
+        self.counters.bytes_appended += len;
+        let size = u32::try_from(len).unwrap_or(u32::MAX);
+        self.entries
+            .extend(queues.into_iter().map(|(queue, queue_offset)| Entry {
+                queue,
+                queue_offset,
+                at: appended.offset,
+                size,
+                tag: 0,
+            }));
+        let indexed = self.index.append(&self.entries).map_err(CoreError::from);
+        let log = self.log.log_id().0;
+        let applied = self
+            .state
+            .apply(log, appended.end.0, &self.section)
+            .map_err(CoreError::from);
+        if let Err(error) = indexed.and(applied) {
+            self.failed.get_or_insert(error);
+        }
+        Appended {
+            offset: LogOffset(appended.offset.0),
+            end: LogOffset(appended.end.0),
+        }
+    }
+}
+
+impl<D: Disk, Q: DiskQueue<D::File>> Store for ShardStore<D, Q> {
+    fn log_id(&self) -> LogId {
+        LogId(self.log.log_id().0)
+    }
+
+    fn appended(&self) -> LogOffset {
+        LogOffset(self.log.appended().0)
+    }
+
+    fn durable(&self) -> LogOffset {
+        LogOffset(self.log.durable().0)
+    }
+
+    fn is_full(&self) -> bool {
+        self.log.is_full() || self.index.is_full() || self.state.is_full()
+    }
+
+    fn queue(&mut self, name: &QueueName) -> Option<QueueId> {
+        let stored = stored_name(name);
+        if let Some(id) = self.names.get(&stored) {
+            return Some(*id);
+        }
+        if self.names.len() >= self.queues_max {
+            return None;
+        }
+        let id = self.names.len() as u64 + 1;
+        let value = id.to_le_bytes().to_vec();
+        let change = Change {
+            table: Table::Queue,
+            key: stored.clone(),
+            value: Some(value),
+        };
+        encode_changes(&[change], &mut self.created);
+        self.names.insert(stored, QueueId(id));
+        Some(QueueId(id))
+    }
+
+    fn append(&mut self, record: &NewRecord<'_>) -> Appended {
+        self.append_record(record)
+    }
+
+    fn message(&self, at: LogOffset) -> Option<Message> {
+        self.log.record(storage_log::LogOffset(at.0)).map(message)
+    }
+
+    fn apply(&mut self, from: Address, change: Change) {
+        self.section.clear();
+        encode_changes(&[change], &mut self.section);
+        let log = from.log.0 | DERIVED;
+        if let Err(error) = self.state.apply(log, from.offset.0 + 1, &self.section) {
+            self.failed.get_or_insert(error.into());
+        }
+    }
+
+    fn read(&mut self, token: ReadToken, request: ReadRequest) {
+        self.begin_read(token, request);
+    }
+}

@@ -1,0 +1,175 @@
+//! The order of a turn.
+
+use engine_shard::{ConnectionId, LogOffset, MeshBatch, Now, Shard, ShardId, Store, Transmit};
+use storage_io::{Disk, DiskQueue};
+
+use super::error::CoreError;
+use super::open::ShardParts;
+use super::store::ShardStore;
+
+/// Rounds of reads and their consequences in one turn; what remains waits for the next turn.
+const READ_ROUNDS: usize = 4;
+
+/// A shard: its machine and its store.
+#[derive(Debug)]
+pub struct ShardCore<D: Disk, Q> {
+    shard: Shard,
+    store: ShardStore<D, Q>,
+    stopping: bool,
+    closed: bool,
+}
+
+impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
+    /// Joins what [`super::open_node`] has opened with the disk queue of the shard's thread.
+    #[must_use]
+    pub fn new(parts: ShardParts<D>, queue: Q) -> Self {
+        let ShardParts {
+            shard,
+            log,
+            index,
+            state,
+            names,
+            queues_max,
+        } = parts;
+        let store = ShardStore::new(log, index, state, queue, names, queues_max);
+        Self {
+            shard,
+            store,
+            stopping: false,
+            closed: false,
+        }
+    }
+
+    /// A client's socket has come home.
+    pub fn connected(&mut self, now: Now, connection: ConnectionId) {
+        self.shard.connected(now, connection);
+    }
+
+    /// As [`Shard::received`].
+    pub fn received(&mut self, now: Now, connection: ConnectionId, bytes: &[u8]) -> usize {
+        self.shard.received(now, connection, bytes, &mut self.store)
+    }
+
+    /// As [`Shard::disconnected`].
+    pub fn disconnected(&mut self, now: Now, connection: ConnectionId) {
+        self.shard.disconnected(now, connection, &mut self.store);
+    }
+
+    /// As [`Shard::mesh`].
+    pub fn mesh(&mut self, now: Now, from: ShardId, batch: MeshBatch) {
+        self.shard.mesh(now, from, batch, &mut self.store);
+    }
+
+    /// Takes what the disk has finished; says whether there was anything.
+    ///
+    /// # Errors
+    /// [`CoreError`]: the process has to end.
+    pub fn disk(&mut self, now: Now) -> Result<bool, CoreError> {
+        let any = self.store.complete_all()?;
+        if any {
+            self.shard.committed(now, &mut self.store);
+            self.serve_reads(now)?;
+        }
+        Ok(any)
+    }
+
+    fn serve_reads(&mut self, now: Now) -> Result<bool, CoreError> {
+        self.store.step_reads()?;
+        let mut any = false;
+        while let Some((token, answer)) = self.store.answers.pop_front() {
+            any = true;
+            self.shard.read_done(now, token, answer, &mut self.store);
+        }
+        Ok(any)
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Now) {
+        self.shard.tick(now, &mut self.store);
+    }
+
+    /// When [`Self::tick`] and [`Self::end_turn`] are to be called again, monotonic milliseconds.
+    #[must_use]
+    pub fn next_timeout(&self) -> u64 {
+        self.shard.next_timeout().min(self.store.next_timeout())
+    }
+
+    /// The end of a turn: the machine's, then a commit of what was appended.
+    ///
+    /// # Errors
+    /// [`CoreError`]: the process has to end.
+    pub fn end_turn(&mut self, now: Now) -> Result<(), CoreError> {
+        self.shard.end_turn(now, &mut self.store);
+        for _ in 0..READ_ROUNDS {
+            if !self.serve_reads(now)? {
+                break;
+            }
+            self.shard.end_turn(now, &mut self.store);
+        }
+        self.store
+            .end_turn(now.monotonic_ms, self.shard.positions())?;
+        if self.stopping && !self.closed && self.shard.stopped() {
+            self.store.log.request_marker();
+            self.store.log.commit(&mut self.store.queue)?;
+            if self.store.log.is_settled() {
+                self.store.close(self.shard.positions())?;
+                self.closed = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether sockets may be read.
+    #[must_use]
+    pub fn reads_sockets(&self) -> bool {
+        self.shard.reads_sockets() && !self.store.is_full()
+    }
+
+    /// As [`Shard::poll_transmit`].
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.shard.poll_transmit()
+    }
+
+    /// As [`Shard::transmitted`].
+    pub fn transmitted(&mut self, connection: ConnectionId, backlog: usize, spent: Vec<u8>) {
+        self.shard.transmitted(connection, backlog, spent);
+    }
+
+    /// As [`Shard::poll_mesh`].
+    pub fn poll_mesh(&mut self, to: ShardId) -> Option<MeshBatch> {
+        self.shard.poll_mesh(to)
+    }
+
+    /// Begins an orderly stop; the driver goes on turning until [`Self::stopped`].
+    pub fn stop(&mut self, now: Now) {
+        self.stopping = true;
+        self.shard.stop(now, &mut self.store);
+    }
+
+    /// Everything is on disk and the state store is complete.
+    #[must_use]
+    pub const fn stopped(&self) -> bool {
+        self.closed
+    }
+
+    /// The machine, for its counters.
+    pub const fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    /// The store, for its counters, and for whoever drives the disk.
+    pub const fn store(&self) -> &ShardStore<D, Q> {
+        &self.store
+    }
+
+    /// As [`Self::store`].
+    pub const fn store_mut(&mut self) -> &mut ShardStore<D, Q> {
+        &mut self.store
+    }
+
+    /// Everything of this shard's log below is durable.
+    #[must_use]
+    pub fn durable(&self) -> LogOffset {
+        self.store.durable()
+    }
+}

@@ -1,0 +1,176 @@
+//! From a configuration to a running node, and to its end.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::Builder;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use storage_io::{DirectDisk, DirectoryLock, ErrorKind, GlommioQueue};
+use storage_log::LogOptions;
+use tracing::{info, warn};
+
+use crate::checks;
+use crate::config::{Config, Durability};
+use crate::error::{RunError, StartError};
+use crate::metrics::MetricsPage;
+use crate::node::{NodeOptions, OpenError, ShardCore, ShardParts, open_node};
+use crate::shard_machine::ShardMachine;
+use crate::sleeper::Signal;
+use crate::threads::{self, Placement, StopHandle, Threads};
+use crate::url::ListenUrl;
+
+/// A node that serves.
+pub struct Node {
+    threads: Threads,
+    page: Option<MetricsPage>,
+    shards: usize,
+    /// Held as long as anything may write to the data directory.
+    _lock: DirectoryLock,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("shards", &self.shards).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// Opens the data directory, recovers what is in it, and starts to serve.
+    ///
+    /// # Errors
+    /// [`StartError`] says what to do.
+    pub fn start(config: &Config) -> Result<Self, StartError> {
+        checks::machine()?;
+        let data = |error: &dyn std::fmt::Display| StartError::Data(error.to_string());
+        let disk = DirectDisk::open(&config.data).map_err(|error| data(&error))?;
+        checks::data_directory(disk.path())?;
+        let lock = disk.lock().map_err(|error| {
+            if error.kind == ErrorKind::Locked {
+                let path = disk.path().display();
+                return StartError::Data(format!(
+                    "the data directory {path} is locked: another node uses it; stop that node, \
+                     or choose another directory with --data"
+                ));
+            }
+            data(&error)
+        })?;
+        let placement = Placement::choose(config.shards)?;
+        let shards = placement.cores.len();
+        let count = u8::try_from(shards).map_err(|error| data(&error))?;
+        let options = options(config, count);
+        let packet_bytes_max = 1024 * 1024;
+        let mut spawn = |work: Box<dyn FnOnce() + Send>| {
+            let spawned = Builder::new().name("state".to_owned()).spawn(work);
+            if let Err(error) = spawned {
+                warn!(%error, "the state store's thread cannot be started");
+            }
+        };
+        let opened = open_node(&disk, &options, now(), Some(&mut spawn)).map_err(|error| {
+            if let OpenError::Disk(disk) = &error
+                && disk.kind == ErrorKind::NoDirectIo
+            {
+                return StartError::DirectIo(config.data.clone());
+            }
+            data(&error)
+        })?;
+        for note in &opened.notes {
+            info!("{note}");
+        }
+        let mut parts = opened.shards.into_iter();
+        let threads = threads::start(&placement, &config.listen, |shard| {
+            let parts = parts.next();
+            let disk = disk.clone();
+            move |signal| open_machine(disk, parts, shard, count, packet_bytes_max, signal)
+        })?;
+        let page = match &config.metrics {
+            None => None,
+            Some(address) => Some(serve_metrics(address, &threads)?),
+        };
+        Ok(Self { threads, page, shards, _lock: lock })
+    }
+
+    /// The listeners, with the ports that the kernel chose.
+    #[must_use]
+    pub fn listeners(&self) -> &[ListenUrl] {
+        self.threads.listeners()
+    }
+
+    /// How many shards it has.
+    #[must_use]
+    pub const fn shards(&self) -> usize {
+        self.shards
+    }
+
+    /// Asks it to stop.
+    #[must_use]
+    pub fn stop_handle(&self) -> StopHandle {
+        self.threads.stop_handle()
+    }
+
+    /// Where the metrics are served, if they are.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.page.as_ref().map(MetricsPage::address)
+    }
+
+    /// How often each shard has turned: one that works and does not turn is stuck.
+    #[must_use]
+    pub fn turns(&self) -> Vec<u64> {
+        (0..self.shards).map(|shard| self.threads.shared().turns(shard)).collect()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// [`RunError`] when a shard failed: the process has to end.
+    pub fn wait(self) -> Result<(), RunError> {
+        self.threads.wait()
+    }
+}
+
+fn serve_metrics(address: &str, threads: &Threads) -> Result<MetricsPage, StartError> {
+    MetricsPage::serve(address, Arc::clone(threads.shared())).map_err(|error| StartError::Metrics {
+        address: address.to_owned(),
+        error: error.to_string(),
+    })
+}
+
+async fn open_machine(
+    disk: DirectDisk,
+    parts: Option<ShardParts<DirectDisk>>,
+    shard: usize,
+    shards: u8,
+    packet_bytes_max: u32,
+    signal: Rc<Signal>,
+) -> Result<ShardMachine, StartError> {
+    let Some(parts) = parts else {
+        return Err(StartError::System(format!("shard {shard} was not opened")));
+    };
+    let queue = GlommioQueue::open(&disk, Rc::new(move || signal.notify()))
+        .await
+        .map_err(|error| StartError::Data(error.to_string()))?;
+    let core = ShardCore::new(parts, queue);
+    let shard = u8::try_from(shard).unwrap_or(u8::MAX);
+    Ok(ShardMachine::new(core, shard, shards, packet_bytes_max))
+}
+
+fn options(config: &Config, shards: u8) -> NodeOptions {
+    let durability = match config.durability {
+        Durability::Commit => storage_log::Durability::Commit,
+        Durability::Interval(ms) => {
+            storage_log::Durability::Interval { ms: u32::try_from(ms).unwrap_or(u32::MAX) }
+        }
+        Durability::None => storage_log::Durability::None,
+    };
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seed = u64::from(clock.subsec_nanos()) << 32 ^ clock.as_secs() ^ u64::from(std::process::id());
+    let log = LogOptions { durability, ..LogOptions::default() };
+    NodeOptions { log, ..NodeOptions::new(shards, seed) }
+}
+
+fn now() -> engine_shard::Now {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let wall_ms = u64::try_from(clock.as_millis()).unwrap_or(u64::MAX);
+    engine_shard::Now { monotonic_ms: 0, wall_ms }
+}
