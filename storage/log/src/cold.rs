@@ -200,14 +200,17 @@ impl<D: Disk> Log<D> {
     fn scan_from(&self, from: LogOffset, upto: LogOffset) -> Result<Option<Record>, Stop<D::File>> {
         let mut at = from;
         while at < upto {
-            let Some(segment) = self.segment_of(at).filter(|found| at < found.end) else {
+            let found = self
+                .segment_of(at)
+                .map(|found| (found, at.max(found.header.first_frame())));
+            let Some((segment, place)) = found.filter(|(found, place)| *place < found.end) else {
                 let Some(next) = self.first_frame_above(at) else {
                     return Ok(None);
                 };
                 at = next;
                 continue;
             };
-            at = at.max(segment.header.first_frame());
+            at = place;
             match self.step(segment, at)? {
                 Step::Record => return self.record_in(segment, at, SCAN_BYTES).map(Some),
                 Step::Skip(next) => at = next,

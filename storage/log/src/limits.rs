@@ -6,8 +6,12 @@ pub(crate) const SEGMENT_HEADER_BYTES: u64 = 4096;
 /// Size of the first segment by default; each further one is twice as large, up to the maximum.
 pub(crate) const SEGMENT_BYTES_MIN: u64 = 16 << 20;
 
-/// Size of the largest segments by default.
+/// Size of the largest segments by default, and the limit for all.
 pub(crate) const SEGMENT_BYTES_MAX: u64 = 256 << 20;
+
+/// The highest base of a segment: far above what any disk holds (4 EiB), and low enough that no sum
+/// of offsets overflows.
+pub(crate) const BASE_MAX: u64 = 1 << 62;
 
 /// The smallest segment that makes sense: a header block, and frames of a quarter segment.
 pub(crate) const SEGMENT_BYTES_LEAST: u64 = 64 << 10;

@@ -5,7 +5,7 @@ use storage_io::{ALIGN, Disk, DiskError, DiskFile, align_down};
 
 use crate::address::index;
 use crate::frame::{FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, add_record_crc};
-use crate::limits::{READ_BYTES_MAX, SEGMENT_HEADER_BYTES};
+use crate::limits::{BASE_MAX, READ_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES};
 use crate::record::{Mismatch, Place, claimed_len, parse, verify};
 use crate::segment::{HeaderFault, SegmentHeader, base_of, segment_name};
 use crate::{LogError, LogId, LogOffset, Record};
@@ -216,6 +216,9 @@ pub(crate) fn open_segment<D: Disk>(
     })?;
     if header.base != base {
         return Err(damaged("base of a segment", base.0, header.base.0));
+    }
+    if header.base.0 > BASE_MAX || header.size > SEGMENT_BYTES_MAX {
+        return Err(damaged("size of a segment", SEGMENT_BYTES_MAX, header.size));
     }
     if len < header.size || header.size < SEGMENT_HEADER_BYTES {
         return Err(damaged("length of a segment file", header.size, len));

@@ -100,7 +100,12 @@ fn a_scan_crosses_a_recovery() {
     let before = std::mem::take(&mut rig.appended);
     rig.disk.crash(3);
     rig.log = recover(&rig.disk, small_options(), LogOffset(0)).unwrap().0;
+    let end = LogOffset(u64::MAX);
+    let header = LogOffset(rig.log.appended().0 - 8);
+    assert!(scan_all(&mut rig.log, header, end).is_empty());
     rig.fill(60, 2500);
+    let inside = LogOffset(rig.appended[0].0.0 - 4000);
+    assert!(samples(&scan_all(&mut rig.log, inside, end)) == rig.appended);
     let found = samples(&scan_all(&mut rig.log, LogOffset(0), LogOffset(u64::MAX)));
     assert_eq!(found, [before, rig.appended].concat());
 }
