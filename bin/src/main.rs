@@ -1,2 +1,135 @@
-//! Being built.
-fn main() {}
+//! `corelane`: command line -> configuration -> node -> exit code. No logic of its own.
+//!
+//! Exit codes: 0 after an orderly stop, 1 when the node cannot start or an inspection finds damage,
+//! 2 for a wrong command line or configuration, 3 when a running node had to end. One line on
+//! stdout, `ready ...`, tells that it serves; everything else goes to stderr.
+
+mod cli;
+
+use std::fmt::Display;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread;
+
+use clap::Parser;
+use engine_server::{Config, Node, Settings, StartError, StopHandle, inspect};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+
+use cli::{Cli, Command, Serve, What};
+
+const NOT_STARTED: u8 = 1;
+const USAGE: u8 = 2;
+const FAILED: u8 = 3;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_env("CORELANE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .init();
+    match cli.command {
+        None => serve(cli.serve),
+        Some(Command::Serve(options)) => serve(options),
+        Some(Command::Inspect { what, directory }) => look_into(what, &directory),
+    }
+}
+
+fn serve(options: Serve) -> ExitCode {
+    let only_check = options.check_config;
+    let config = match read_config(options) {
+        Ok(config) => config,
+        Err(problem) => return fail(USAGE, &problem),
+    };
+    if only_check {
+        return ExitCode::SUCCESS;
+    }
+    let node = match Node::start(&config) {
+        Ok(node) => node,
+        Err(StartError::Config(problem)) => return fail(USAGE, &problem),
+        Err(problem) => return fail(NOT_STARTED, &problem),
+    };
+    if let Err(problem) = stop_on_signals(node.stop_handle()) {
+        return fail(NOT_STARTED, &format!("signals cannot be caught: {problem}"));
+    }
+    if let Err(problem) = tell_ready(&node) {
+        // Nobody reads our stdout, which is no reason to end.
+        info!(%problem, "the line on stdout could not be written");
+    }
+    match node.wait() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => fail(FAILED, &problem),
+    }
+}
+
+fn read_config(options: Serve) -> Result<Config, String> {
+    let file = match &options.config {
+        None => Settings::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|problem| format!("{}: {problem}", path.display()))?;
+            Settings::from_toml(&text)
+                .map_err(|problem| format!("{}: {problem}", path.display()))?
+        }
+    };
+    options
+        .settings()
+        .over(file)
+        .finish()
+        .map_err(|problem| problem.to_string())
+}
+
+/// The first SIGTERM or SIGINT begins an orderly stop, the second ends the process at once.
+fn stop_on_signals(stop: StopHandle) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for signal in signals.forever() {
+                info!(signal, "asked to stop");
+                if !stop.stop() {
+                    std::process::exit(128 + signal);
+                }
+            }
+        })?;
+    Ok(())
+}
+
+fn tell_ready(node: &Node) -> io::Result<()> {
+    let mut line = String::from("ready");
+    for url in node.listeners() {
+        line.push_str(&format!(" {url}"));
+    }
+    line.push_str(&format!(" shards={}", node.shards()));
+    if let Some(address) = node.metrics_address() {
+        line.push_str(&format!(" metrics=http://{address}/metrics"));
+    }
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+fn look_into(what: What, directory: &Path) -> ExitCode {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let found = match what {
+        What::Log => inspect::log(directory, &mut out),
+        What::Sessions => inspect::sessions(directory, &mut out),
+    };
+    let written = out.flush();
+    match (found, written) {
+        (Ok(0), Ok(())) => ExitCode::SUCCESS,
+        (Ok(0), Err(problem)) => fail(NOT_STARTED, &problem),
+        (Ok(damages), _) => fail(NOT_STARTED, &format!("{damages} damaged places were found")),
+        (Err(problem), _) => fail(NOT_STARTED, &problem),
+    }
+}
+
+fn fail(code: u8, problem: &dyn Display) -> ExitCode {
+    error!("{problem}");
+    ExitCode::from(code)
+}

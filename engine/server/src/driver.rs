@@ -68,6 +68,8 @@ pub(crate) struct Driver<M: Machine> {
     shared: Arc<Shared>,
     shard: usize,
     listeners: Vec<OwnedFd>,
+    /// The listeners whose accept has ended.
+    unarmed: Vec<u32>,
     door: Door,
     /// Closed connections with bytes on their way, and when that has to be over.
     draining: VecDeque<(u64, Key)>,
@@ -102,6 +104,7 @@ impl<M: Machine> Driver<M> {
             shared,
             shard,
             listeners,
+            unarmed: Vec::new(),
             door: Door::default(),
             draining: VecDeque::new(),
             completions: Vec::new(),
@@ -120,14 +123,21 @@ impl<M: Machine> Driver<M> {
     /// Opens the listeners. The routing table holds every durable filter by now.
     pub(crate) fn listen(&mut self) -> io::Result<()> {
         self.listeners.iter().try_for_each(socket::listen)?;
+        self.unarmed = (0u32..)
+            .zip(&self.listeners)
+            .map(|(number, _)| number)
+            .collect();
         self.accept();
         Ok(())
     }
 
     fn accept(&mut self) {
         for (number, listener) in (0u32..).zip(&self.listeners) {
-            self.net.first_ring().accept(number, listener.as_fd());
+            if self.unarmed.contains(&number) {
+                self.net.first_ring().accept(number, listener.as_fd());
+            }
         }
+        self.unarmed.clear();
     }
 
     /// The bell that wakes this shard.
@@ -203,11 +213,14 @@ impl<M: Machine> Driver<M> {
         for completion in completions.drain(..) {
             match completion {
                 Completion::Accepted {
-                    listener: _,
+                    listener,
                     result,
                     armed,
                 } => {
-                    self.accepted(now, result, armed);
+                    if !armed {
+                        self.unarmed.push(listener);
+                    }
+                    self.accepted(now, result);
                 }
                 Completion::Readable(key) => self.net.readable(key),
                 Completion::Sent {
@@ -226,9 +239,9 @@ impl<M: Machine> Driver<M> {
         worked
     }
 
-    fn accepted(&mut self, now: Now, result: io::Result<OwnedFd>, armed: bool) {
+    fn accepted(&mut self, now: Now, result: io::Result<OwnedFd>) {
         let stopping = self.stop_drain_until.is_some();
-        if !armed && !stopping {
+        if !self.unarmed.is_empty() && !stopping && self.accept_again_at.is_none() {
             self.accept_again_at = Some(now.monotonic_ms + ACCEPT_RETRY_MS);
         }
         match result {

@@ -2,15 +2,17 @@
 //!
 //! The rules for glommio 0.9 live here and in `sleeper`: placement on an explicit core, a short
 //! preempt timer, little I/O memory of its own, the turns in a queue that matters to latency, a
-//! channel through which the watchdog wakes an executor that parked with work to do, and a panic
-//! caught at the edge: it ends the node, and recovery does the rest.
+//! waker by which the watchdog wakes an executor that parked with work to do, and a panic caught
+//! at the edge: it ends the node, and recovery does the rest.
 
 use std::any::Any;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -47,59 +49,125 @@ pub(crate) enum Report {
 
 /// Everything a shard's thread needs.
 pub(crate) struct Plan<B> {
-    pub(crate) shard: usize,
-    /// The core to run on; `None`: wherever the scheduler likes.
-    pub(crate) core: Option<usize>,
     pub(crate) mesh: Mesh<B>,
     pub(crate) listeners: Vec<OwnedFd>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) started: Instant,
-    pub(crate) reports: flume::Sender<(usize, Report)>,
-    /// What the watchdog sends arrives here.
-    pub(crate) nudges: flume::Receiver<()>,
+    /// Gets the waker by which the watchdog un-parks the executor.
+    pub(crate) waker: flume::Sender<Waker>,
 }
 
-/// Starts a shard's thread. `open` makes its machine on that thread, inside the executor; the
-/// signal wakes the shard when the disk has finished something.
-pub(crate) fn spawn<M, F>(plan: Plan<M::Batch>, open: F) -> io::Result<JoinHandle<()>>
-where
-    M: Machine,
-    F: FnOnce(Rc<Signal>) -> Result<M, StartError> + Send + 'static,
-{
-    Builder::new()
-        .name(format!("shard-{}", plan.shard))
-        .spawn(move || {
-            let (shard, reports) = (plan.shard, plan.reports.clone());
-            let report = catch_unwind(AssertUnwindSafe(|| run(plan, open)))
-                .unwrap_or_else(|panic| Report::Failed(panic_text(panic.as_ref())));
-            // The node has gone when nobody listens.
-            drop(reports.send((shard, report)));
-        })
+/// Starts one shard's thread, and if need be another.
+///
+/// An executor can park before its first task has run, when there is no waker of it yet. So the
+/// thread's task fetches the plan when it runs; while nobody has, a new thread may be started, and
+/// one that comes late finds nothing to do.
+pub(crate) struct Starter<M: Machine, F> {
+    shard: usize,
+    /// The core to run on; `None`: wherever the scheduler likes.
+    core: Option<usize>,
+    reports: flume::Sender<(usize, Report)>,
+    plans: flume::Receiver<(Plan<M::Batch>, F)>,
 }
 
-fn run<M, F>(plan: Plan<M::Batch>, open: F) -> Report
+impl<M, F, R> Starter<M, F>
 where
     M: Machine,
-    F: FnOnce(Rc<Signal>) -> Result<M, StartError> + Send + 'static,
+    F: FnOnce(Rc<Signal>) -> R + Send + 'static,
+    R: Future<Output = Result<M, StartError>> + 'static,
 {
-    let placement = plan.core.map_or(Placement::Unbound, Placement::Fixed);
+    /// `open` makes the machine on the shard's thread, inside the executor; the signal wakes the
+    /// shard when the disk has finished something.
+    pub(crate) fn new(
+        shard: usize,
+        core: Option<usize>,
+        reports: flume::Sender<(usize, Report)>,
+        plan: Plan<M::Batch>,
+        open: F,
+    ) -> Self {
+        let (sender, plans) = flume::bounded(1);
+        let kept = sender.send((plan, open)).is_ok();
+        debug_assert!(kept, "the receiver is still here");
+        Self {
+            shard,
+            core,
+            reports,
+            plans,
+        }
+    }
+
+    /// Whether a thread has fetched the plan.
+    pub(crate) fn is_running(&self) -> bool {
+        self.plans.is_empty()
+    }
+
+    /// Starts a thread.
+    pub(crate) fn spawn(&self) -> io::Result<JoinHandle<()>> {
+        let (shard, core) = (self.shard, self.core);
+        let (reports, plans) = (self.reports.clone(), self.plans.clone());
+        Builder::new()
+            .name(format!("shard-{shard}"))
+            .spawn(move || {
+                let run = || run(shard, core, &plans, &reports);
+                let report = catch_unwind(AssertUnwindSafe(run))
+                    .unwrap_or_else(|panic| Some(Report::Failed(panic_text(panic.as_ref()))));
+                if let Some(report) = report {
+                    // The node has gone when nobody listens.
+                    drop(reports.send((shard, report)));
+                }
+            })
+    }
+}
+
+/// `None`: another thread runs the shard.
+fn run<M, F, R>(
+    shard: usize,
+    core: Option<usize>,
+    plans: &flume::Receiver<(Plan<M::Batch>, F)>,
+    reports: &flume::Sender<(usize, Report)>,
+) -> Option<Report>
+where
+    M: Machine,
+    F: FnOnce(Rc<Signal>) -> R + Send + 'static,
+    R: Future<Output = Result<M, StartError>> + 'static,
+{
+    let placement = core.map_or(Placement::Unbound, Placement::Fixed);
     let executor = LocalExecutorBuilder::new(placement)
         .preempt_timer(PREEMPT)
         .io_memory(IO_MEMORY_BYTES)
         .make();
     match executor {
-        Ok(executor) => executor.run(live(plan, open)),
-        Err(error) => Report::NotStarted(StartError::System(format!(
-            "shard {}: the executor cannot start: {error}",
-            plan.shard
-        ))),
+        Ok(executor) => executor.run(async {
+            let (plan, open) = plans.try_recv().ok()?;
+            tell_waker(&plan.waker).await;
+            Some(live(shard, plan, open, reports).await)
+        }),
+        Err(error) => Some(Report::NotStarted(StartError::System(format!(
+            "shard {shard}: the executor cannot start: {error}"
+        )))),
     }
 }
 
-async fn live<M, F>(plan: Plan<M::Batch>, open: F) -> Report
+/// Sends the waker of this task: waking it un-parks the executor.
+async fn tell_waker(waker: &flume::Sender<Waker>) {
+    poll_fn(|context| {
+        // Without a watchdog there is nobody to tell.
+        drop(waker.send(context.waker().clone()));
+        Poll::Ready(())
+    })
+    .await;
+}
+
+async fn live<M, F, R>(
+    shard: usize,
+    plan: Plan<M::Batch>,
+    open: F,
+    reports: &flume::Sender<(usize, Report)>,
+) -> Report
 where
     M: Machine,
-    F: FnOnce(Rc<Signal>) -> Result<M, StartError> + 'static,
+    F: FnOnce(Rc<Signal>) -> R + 'static,
+    R: Future<Output = Result<M, StartError>> + 'static,
 {
     let queue = glommio::executor().create_task_queue(
         Shares::Static(TURN_SHARES),
@@ -107,27 +175,15 @@ where
         "turns",
     );
     let Plan {
-        shard,
         mesh,
         listeners,
         shared,
         started,
-        reports,
-        nudges,
         ..
     } = plan;
     let unstarted = |problem: String| {
         Report::NotStarted(StartError::System(format!("shard {shard}: {problem}")))
     };
-    let spawned = glommio::spawn_local_into(
-        // Received in the executor, a nudge un-parks it; nothing else is needed.
-        async move { while nudges.recv_async().await.is_ok() {} },
-        queue,
-    );
-    let Ok(nudged) = spawned else {
-        return unstarted("no task queue".to_owned());
-    };
-    let nudged = nudged.detach();
     let Some(bell) = mesh.bells().get(shard) else {
         return unstarted("no bell".to_owned());
     };
@@ -138,7 +194,7 @@ where
         }
         Err(error) => return unstarted(error.to_string()),
     };
-    let mut driver = match open(sleeper.signal()) {
+    let mut driver = match open(sleeper.signal()).await {
         Ok(machine) => match Driver::new(shard, machine, mesh, listeners, shared) {
             Ok(driver) => driver,
             Err(error) => return unstarted(error.to_string()),
@@ -153,15 +209,13 @@ where
         return Report::Stopped;
     }
     let turns = async move { take_turns(driver, sleeper, started).await };
-    let report = match glommio::spawn_local_into(turns, queue) {
+    match glommio::spawn_local_into(turns, queue) {
         Ok(task) => match task.await {
             Ok(()) => Report::Stopped,
             Err(Failure(problem)) => Report::Failed(problem),
         },
         Err(error) => unstarted(error.to_string()),
-    };
-    drop(nudged);
-    report
+    }
 }
 
 async fn take_turns<M: Machine>(

@@ -1,17 +1,35 @@
-//! The runtime around the machines.
-#![expect(dead_code, reason = "being built")]
+//! The runtime around the pure machines: cores, rings, sockets, mesh, timers, start-up, side threads.
+//!
+//! [`Node::start`] looks whether the machine can run a node at all (`checks`), opens and recovers
+//! the data directory (`run`, [`node`]), binds the listeners and starts the threads (`threads`): one
+//! glommio executor per shard (`executor`), a `watchdog`, a `metrics` page. In an executor one task
+//! has the shard's turns (`driver`): it drains its io_uring (`ring`, `net`), the `mesh` and the disk
+//! into the machine behind the `machine` trait, sends what comes out, and sleeps on an eventfd
+//! (`sleeper`). A failure or a panic of any shard ends the node; recovery does the rest.
+//!
+//! Invariants:
+//! - Shards share nothing but atomics, rings of messages and immutable blocks.
+//! - An idle connection is one slab entry and one pending kernel operation.
+//! - No shard waits for another; a full ring is tried again later.
+//! - Nothing is cancelled per connection: sockets are shut down, their operations complete.
+//! - glommio is named in `executor` and `sleeper` only (and in storage-io's disk queue); unsafe code
+//!   is in `ring`, `socket` and `system` only.
 
 mod checks;
 mod config;
 mod driver;
 mod error;
 mod executor;
+pub mod inspect;
 mod layer;
 mod machine;
 mod mesh;
 mod metrics;
 mod net;
+pub mod node;
 mod ring;
+mod run;
+mod shard_machine;
 mod shared;
 mod sleeper;
 mod slots;
@@ -23,5 +41,6 @@ mod watchdog;
 
 pub use config::{Config, ConfigError, Durability, INTERVAL_MS_MAX, SHARDS_MAX, Settings};
 pub use error::{RunError, StartError};
+pub use run::Node;
 pub use threads::StopHandle;
 pub use url::{ListenUrl, PORT_DEFAULT, UrlError};

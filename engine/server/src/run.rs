@@ -31,7 +31,9 @@ pub struct Node {
 
 impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Node").field("shards", &self.shards).finish_non_exhaustive()
+        f.debug_struct("Node")
+            .field("shards", &self.shards)
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,7 +89,12 @@ impl Node {
             None => None,
             Some(address) => Some(serve_metrics(address, &threads)?),
         };
-        Ok(Self { threads, page, shards, _lock: lock })
+        Ok(Self {
+            threads,
+            page,
+            shards,
+            _lock: lock,
+        })
     }
 
     /// The listeners, with the ports that the kernel chose.
@@ -117,7 +124,9 @@ impl Node {
     /// How often each shard has turned: one that works and does not turn is stuck.
     #[must_use]
     pub fn turns(&self) -> Vec<u64> {
-        (0..self.shards).map(|shard| self.threads.shared().turns(shard)).collect()
+        (0..self.shards)
+            .map(|shard| self.threads.shared().turns(shard))
+            .collect()
     }
 
     /// Waits for its end.
@@ -158,19 +167,33 @@ async fn open_machine(
 fn options(config: &Config, shards: u8) -> NodeOptions {
     let durability = match config.durability {
         Durability::Commit => storage_log::Durability::Commit,
-        Durability::Interval(ms) => {
-            storage_log::Durability::Interval { ms: u32::try_from(ms).unwrap_or(u32::MAX) }
-        }
+        Durability::Interval(ms) => storage_log::Durability::Interval {
+            ms: u32::try_from(ms).unwrap_or(u32::MAX),
+        },
         Durability::None => storage_log::Durability::None,
     };
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let seed = u64::from(clock.subsec_nanos()) << 32 ^ clock.as_secs() ^ u64::from(std::process::id());
-    let log = LogOptions { durability, ..LogOptions::default() };
-    NodeOptions { log, ..NodeOptions::new(shards, seed) }
+    let clock = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let seed =
+        u64::from(clock.subsec_nanos()) << 32 ^ clock.as_secs() ^ u64::from(std::process::id());
+    let log = LogOptions {
+        durability,
+        ..LogOptions::default()
+    };
+    NodeOptions {
+        log,
+        ..NodeOptions::new(shards, seed)
+    }
 }
 
 fn now() -> engine_shard::Now {
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let clock = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let wall_ms = u64::try_from(clock.as_millis()).unwrap_or(u64::MAX);
-    engine_shard::Now { monotonic_ms: 0, wall_ms }
+    engine_shard::Now {
+        monotonic_ms: 0,
+        wall_ms,
+    }
 }

@@ -27,11 +27,6 @@ impl Signal {
         }
     }
 
-    /// Whether it was notified and nobody has waited since.
-    pub(crate) fn is_set(&self) -> bool {
-        self.set.get()
-    }
-
     /// Waits until it is notified, and clears it.
     pub(crate) async fn wait(&self) {
         poll_fn(|context| {

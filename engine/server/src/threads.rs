@@ -6,12 +6,12 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
 use crate::error::{RunError, StartError};
-use crate::executor::{self, Plan, Report};
+use crate::executor::{self, Plan, Report, Starter};
 use crate::machine::Machine;
 use crate::mesh::{self, Bell};
 use crate::shared::Shared;
@@ -19,7 +19,11 @@ use crate::sleeper::Signal;
 use crate::socket;
 use crate::system;
 use crate::url::ListenUrl;
-use crate::watchdog;
+use crate::watchdog::{self, Watched};
+
+/// How long a shard's thread may take to run its first task, and how often another is started.
+const START_PATIENCE: Duration = Duration::from_millis(100);
+const START_ATTEMPTS: u32 = 6;
 
 /// A node's threads.
 pub(crate) struct Threads {
@@ -90,45 +94,50 @@ impl Placement {
 
 /// Starts everything and returns when every shard's listeners are open. `open` gives each shard
 /// what makes its machine.
-pub(crate) fn start<M, F>(
+pub(crate) fn start<M, F, R>(
     placement: &Placement,
     listen: &[ListenUrl],
     mut open: impl FnMut(usize) -> F,
 ) -> Result<Threads, StartError>
 where
     M: Machine,
-    F: FnOnce(Rc<Signal>) -> Result<M, StartError> + Send + 'static,
+    F: FnOnce(Rc<Signal>) -> R + Send + 'static,
+    R: Future<Output = Result<M, StartError>> + 'static,
 {
     let count = placement.cores.len();
     let (listeners, mut sockets) = bind_all(listen, count)?;
     let shared = Shared::new(count);
-    let system = |error: io::Error| StartError::System(format!("starting threads: {error}"));
     let meshes = mesh::build::<M::Batch>(count).map_err(system)?;
     let bells = meshes
         .first()
         .map_or_else(|| Arc::from([]), |mesh| Arc::clone(mesh.bells()));
     let (reporter, reports) = flume::unbounded();
     let started = Instant::now();
-    let mut nudges = Vec::with_capacity(count);
-    let mut shards = Vec::with_capacity(count);
+    let mut watched = Vec::with_capacity(count);
+    let mut starters = Vec::with_capacity(count);
     for (shard, (mesh, core)) in meshes.into_iter().zip(&placement.cores).enumerate() {
-        let (nudge, nudged) = flume::bounded(1);
-        nudges.push(nudge);
+        let (waker, told) = flume::bounded(1);
+        watched.push(Watched::new(told));
+        let listeners = sockets.pop().unwrap_or_default();
         let plan = Plan {
-            shard,
-            core: *core,
             mesh,
-            listeners: sockets.pop().unwrap_or_default(),
+            listeners,
             shared: Arc::clone(&shared),
             started,
-            reports: reporter.clone(),
-            nudges: nudged,
+            waker,
         };
-        shards.push(executor::spawn(plan, open(shard)).map_err(system)?);
+        starters.push(Starter::<M, F>::new(
+            shard,
+            *core,
+            reporter.clone(),
+            plan,
+            open(shard),
+        ));
     }
-    drop(open);
+    drop((open, reporter));
     let (watchdog, stopped) = flume::bounded(0);
-    drop(watchdog::spawn(Arc::clone(&shared), nudges, stopped).map_err(system)?);
+    drop(watchdog::spawn(Arc::clone(&shared), watched, stopped).map_err(system)?);
+    let shards = run_all(&starters)?;
     let watchdog = Some(watchdog);
     let threads = Threads {
         shared,
@@ -138,8 +147,43 @@ where
         watchdog,
         listeners,
     };
+    drop(starters);
     threads.wait_until_ready()?;
     Ok(threads)
+}
+
+/// Starts the threads of all shards; a thread that does not come to run its shard gets a successor.
+fn run_all<M, F, R>(starters: &[Starter<M, F>]) -> Result<Vec<JoinHandle<()>>, StartError>
+where
+    M: Machine,
+    F: FnOnce(Rc<Signal>) -> R + Send + 'static,
+    R: Future<Output = Result<M, StartError>> + 'static,
+{
+    let mut threads = starters
+        .iter()
+        .map(Starter::spawn)
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(system)?;
+    for attempt in 1..=START_ATTEMPTS {
+        let until = Instant::now() + START_PATIENCE * attempt;
+        while Instant::now() < until && !starters.iter().all(Starter::is_running) {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        for (starter, thread) in starters.iter().zip(&mut threads) {
+            if !starter.is_running() && !thread.is_finished() {
+                *thread = starter.spawn().map_err(system)?;
+            }
+        }
+    }
+    Ok(threads)
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is the argument of map_err"
+)]
+fn system(error: io::Error) -> StartError {
+    StartError::System(format!("starting threads: {error}"))
 }
 
 /// Binds every address once per shard. A port that somebody else has is found here; none listens.

@@ -2,9 +2,9 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::future::ready;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::Duration;
 
 use glommio::io::DmaFile;
 
@@ -156,7 +156,7 @@ fn echoes(shards: usize) -> Threads {
     };
     let listen = ["mqtt://127.0.0.1:0".parse().unwrap()];
     start(&placement, &listen, |shard| {
-        move |_| Ok(Echo::new(shard, shards))
+        move |_| ready(Ok(Echo::new(shard, shards)))
     })
     .unwrap()
 }
@@ -296,10 +296,12 @@ fn a_machine_that_cannot_be_made_stops_the_start() {
         cores: vec![None; 2],
     };
     let listen = ["mqtt://127.0.0.1:0".parse().unwrap()];
-    let result = start::<Echo, _>(&placement, &listen, |shard| {
-        move |_| match shard {
-            0 => Ok(Echo::new(0, 2)),
-            _ => Err(StartError::Data("it is broken".to_owned())),
+    let result = start::<Echo, _, _>(&placement, &listen, |shard| {
+        move |_| {
+            ready(match shard {
+                0 => Ok(Echo::new(0, 2)),
+                _ => Err(StartError::Data("it is broken".to_owned())),
+            })
         }
     });
     assert!(matches!(result, Err(StartError::Data(text)) if text == "it is broken"));
@@ -310,9 +312,11 @@ fn a_port_that_is_taken_is_named() {
     let threads = echoes(2);
     let urls = threads.listeners().to_vec();
     let placement = Placement { cores: vec![None] };
-    let error = start(&placement, &urls, |shard| move |_| Ok(Echo::new(shard, 1)))
-        .err()
-        .unwrap();
+    let error = start(&placement, &urls, |shard| {
+        move |_| ready(Ok(Echo::new(shard, 1)))
+    })
+    .err()
+    .unwrap();
     assert!(matches!(&error, StartError::Listen { taken: true, .. }));
     assert!(error.to_string().contains(&urls[0].to_string()), "{error}");
     stop(threads);
@@ -363,7 +367,7 @@ fn no_executor_stalls_under_disk_load() {
         move |wake: Rc<Signal>| {
             let echo = Echo::new(shard, SHARDS);
             glommio::spawn_local(load(path, Rc::clone(&echo.written), wake)).detach();
-            Ok(echo)
+            ready(Ok(echo))
         }
     })
     .unwrap();

@@ -2,11 +2,14 @@
 //!
 //! glommio 0.9 can park with runnable tasks when its thread loses the core at the wrong moment, and
 //! would sleep until the next unrelated event. A thread looks at every shard's turn counter and
-//! sends a nudge through the executor's channel to those that did not move. A shard that has
+//! wakes a task of those that did not move. The wake comes from outside, so it always un-parks the
+//! executor, even when that task is runnable already because the executor parked again before it
+//! ran; a message in a channel would not: nobody is woken for a second one. A shard that has
 //! nothing to do just goes back to sleep.
 
 use std::io;
 use std::sync::Arc;
+use std::task::Waker;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -15,55 +18,82 @@ use crate::shared::Shared;
 /// A shard that has not turned for this long is nudged.
 pub(crate) const TURN_AGE_MAX: Duration = Duration::from_millis(20);
 
+/// What the watchdog knows of one executor.
+pub(crate) struct Watched {
+    /// Brings the waker of a task in it, once it runs.
+    waker: flume::Receiver<Waker>,
+    /// The waker. Never dropped here: its task belongs to another thread.
+    known: Option<&'static Waker>,
+    turns: u64,
+}
+
+impl Watched {
+    /// An executor whose task sends its waker to the other end of `waker`.
+    pub(crate) const fn new(waker: flume::Receiver<Waker>) -> Self {
+        Self {
+            waker,
+            known: None,
+            turns: 0,
+        }
+    }
+
+    fn look(&mut self, turns: u64) {
+        if let Ok(waker) = self.waker.try_recv() {
+            self.known = Some(Box::leak(Box::new(waker)));
+        }
+        if turns == self.turns
+            && let Some(waker) = self.known
+        {
+            waker.wake_by_ref();
+        }
+        self.turns = turns;
+    }
+}
+
 /// Starts the watchdog. It ends when the other end of `stop` is dropped.
 pub(crate) fn spawn(
     shared: Arc<Shared>,
-    nudges: Vec<flume::Sender<()>>,
+    mut watched: Vec<Watched>,
     stop: flume::Receiver<()>,
 ) -> io::Result<JoinHandle<()>> {
     Builder::new().name("watchdog".to_owned()).spawn(move || {
-        let mut seen = vec![0; nudges.len()];
         while matches!(
             stop.recv_timeout(TURN_AGE_MAX),
             Err(flume::RecvTimeoutError::Timeout)
         ) {
-            look(&shared, &nudges, &mut seen);
+            for (shard, watched) in watched.iter_mut().enumerate() {
+                watched.look(shared.turns(shard));
+            }
         }
     })
 }
 
-fn look(shared: &Shared, nudges: &[flume::Sender<()>], seen: &mut [u64]) {
-    for (shard, (nudge, seen)) in nudges.iter().zip(seen).enumerate() {
-        let turns = shared.turns(shard);
-        if turns == *seen {
-            // A nudge that was not taken yet is as good as another one.
-            let _ = nudge.try_send(());
-        }
-        *seen = turns;
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::task::Wake;
+
     use super::*;
 
+    struct Count(AtomicU64);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     #[test]
-    fn only_shards_that_stand_still_are_nudged() {
-        let shared = Shared::new(2);
-        let (nudges, nudged): (Vec<_>, Vec<_>) = (0..2).map(|_| flume::bounded(1)).unzip();
-        let mut seen = vec![0; 2];
-        shared.count_turn(0);
-        look(&shared, &nudges, &mut seen);
-        assert_eq!(
-            (nudged[0].drain().count(), nudged[1].drain().count()),
-            (0, 1)
-        );
-        look(&shared, &nudges, &mut seen);
-        look(&shared, &nudges, &mut seen);
-        assert_eq!(
-            (nudged[0].drain().count(), nudged[1].drain().count()),
-            (1, 1)
-        );
+    fn only_a_shard_that_stands_still_is_woken_and_every_time() {
+        let count = Arc::new(Count(AtomicU64::new(0)));
+        let (sender, waker) = flume::bounded(1);
+        let mut watched = Watched::new(waker);
+        watched.look(0);
+        sender.send(Waker::from(Arc::clone(&count))).unwrap();
+        for (turns, wakes) in [(1, 0), (1, 1), (1, 2), (1, 3), (2, 3), (5, 3), (5, 4)] {
+            watched.look(turns);
+            assert_eq!(count.0.load(Ordering::Relaxed), wakes);
+        }
     }
 
     #[test]

@@ -1,0 +1,131 @@
+//! The command line. Flags have the same names as the keys of the configuration file.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use engine_server::{Durability, ListenUrl, SHARDS_MAX, Settings};
+
+/// A durable MQTT engine: one commit log per core.
+#[derive(Debug, Parser)]
+#[command(name = "corelane", version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    /// Without one, `serve`.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) serve: Serve,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node
+    Serve(Serve),
+    /// Read the data directory of a node that does not run; changes nothing
+    Inspect {
+        /// What to show
+        what: What,
+        /// The data directory
+        directory: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum What {
+    /// The records of every commit log, and any damage with its file and offset
+    Log,
+    /// The sessions of every shard
+    Sessions,
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct Serve {
+    /// TOML file with the same names; flags override it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Check the configuration and end
+    #[arg(long)]
+    pub(crate) check_config: bool,
+    /// Data directory [default: corelane-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Where to accept clients, for example mqtt://[::1]:1883; may be repeated
+    /// [default: mqtt://127.0.0.1:1883]
+    #[arg(long, value_name = "URL")]
+    listen: Vec<ListenUrl>,
+    /// Shards [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(SHARDS_MAX)))]
+    shards: Option<u8>,
+    /// When an acknowledgement may be sent: commit, interval:MS or none [default: commit]
+    #[arg(long, value_name = "MODE")]
+    durability: Option<Durability>,
+    /// Serve Prometheus metrics here
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics: Option<String>,
+    /// Serve clients that do not authenticate on addresses beyond loopback
+    #[arg(long)]
+    allow_anonymous: bool,
+}
+
+impl Serve {
+    /// What the flags say; what was not given is silent.
+    pub(crate) fn settings(self) -> Settings {
+        Settings {
+            data: self.data,
+            listen: (!self.listen.is_empty()).then_some(self.listen),
+            shards: self.shards,
+            durability: self.durability,
+            metrics: self.metrics,
+            allow_anonymous: self.allow_anonymous.then_some(true),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_subcommand_takes_the_flags_of_serve() {
+        let bare = Cli::try_parse_from(["corelane", "--shards", "3"]).unwrap();
+        assert!(bare.command.is_none());
+        assert_eq!(bare.serve.settings().shards, Some(3));
+        let named = Cli::try_parse_from([
+            "corelane",
+            "serve",
+            "--listen",
+            "mqtt://127.0.0.1:1",
+            "--listen",
+            "mqtt://[::1]:2",
+            "--durability",
+            "interval:5",
+            "--allow-anonymous",
+        ]);
+        let Some(Command::Serve(serve)) = named.unwrap().command else {
+            panic!("not serve")
+        };
+        let settings = serve.settings();
+        assert_eq!(settings.listen.unwrap().len(), 2);
+        assert_eq!(settings.durability, Some(Durability::Interval(5)));
+        assert_eq!(settings.allow_anonymous, Some(true));
+        assert_eq!(settings.data, None);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for arguments in [
+            ["corelane", "--shards", "65"],
+            ["corelane", "--listen", "tcp://a:1"],
+            ["corelane", "inspect", "nothing"],
+            ["corelane", "--durability", "maybe"],
+        ] {
+            assert!(Cli::try_parse_from(arguments).is_err(), "{arguments:?}");
+        }
+    }
+}
