@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 
 use foldhash::fast::FixedState;
-use storage_io::{AlignedBuf, Completion, Disk, DiskFile, DiskQueue};
-use storage_log::{LogId, LogOffset, QueueId};
+use storage_io::{Completion, Disk, DiskQueue};
+use storage_log::{LogOffset, QueueId};
 
 use crate::cache::PageCache;
 use crate::fields::number;
@@ -13,14 +13,13 @@ use crate::flush::{FIRST_TOKEN, Flush, Frozen, Progress};
 use crate::inline::InlineQueue;
 use crate::limits::{
     CACHE_PAGES, FROZEN_MAX, MEMTABLE_ENTRIES_MAX, MEMTABLE_LOG_BYTES_MAX, MERGE_FROM_RUNS,
-    READ_ENTRIES_MAX, RUNS_MAX,
+    RUNS_MAX,
 };
-use crate::manifest::{self, Manifest, State};
+use crate::manifest::Manifest;
 use crate::memtable::Memtable;
-use crate::merge::merge_small_runs;
-use crate::run::{Run, Search, Seek};
-use crate::run_file::{RunId, generation_of};
-use crate::{Entry, Found, IndexError, Lookup};
+use crate::run::Run;
+use crate::run_file::RunId;
+use crate::{Entry, IndexError};
 
 /// How much the index may use, and when it writes.
 #[derive(Clone, Debug)]
@@ -46,15 +45,6 @@ impl Default for Options {
     }
 }
 
-/// An index that was opened.
-pub struct Opened<D: Disk> {
-    /// The index. The log is to be replayed into it from [`Index::indexed_upto`] on.
-    pub index: Index<D>,
-    /// What was found damaged or missing; the runs from there on have been removed, and the
-    /// replay brings them back. To be logged.
-    pub damage: Vec<IndexError>,
-}
-
 /// Numbers for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -76,113 +66,26 @@ pub struct Counters {
 
 /// The index of one log.
 pub struct Index<D: Disk> {
-    disk: D,
-    options: Options,
-    manifest: Manifest<D::File>,
-    runs: Vec<Run<D::File>>,
-    frozen: VecDeque<Frozen>,
-    active: Memtable,
+    pub(crate) disk: D,
+    pub(crate) options: Options,
+    pub(crate) manifest: Manifest<D::File>,
+    pub(crate) runs: Vec<Run<D::File>>,
+    pub(crate) frozen: VecDeque<Frozen>,
+    pub(crate) active: Memtable,
     /// Per queue that ever had an entry: the queue offset that the next one gets.
-    next: HashMap<u64, u64, FixedState>,
+    pub(crate) next: HashMap<u64, u64, FixedState>,
     /// The record of the last entry; the next entry is of this one or a later one.
-    last: LogOffset,
+    pub(crate) last: LogOffset,
     /// While the active memtable is empty: an offset that the log had appended up to.
-    passed: Option<LogOffset>,
-    cache: PageCache,
-    flushing: Option<Flush<D::File>>,
-    token: u64,
-    failed: Option<IndexError>,
-    counters: Counters,
+    pub(crate) passed: Option<LogOffset>,
+    pub(crate) cache: PageCache,
+    pub(crate) flushing: Option<Flush<D::File>>,
+    pub(crate) token: u64,
+    pub(crate) failed: Option<IndexError>,
+    pub(crate) counters: Counters,
 }
 
 impl<D: Disk> Index<D> {
-    /// Opens the index in its directory, or creates it. Blocks; reads and checks every page.
-    /// Damage is no error: what is damaged is removed and has to be replayed.
-    ///
-    /// # Errors
-    /// When the disk fails, or the files are of another format version or another log.
-    pub fn open(disk: D, log: LogId, options: Options) -> Result<Opened<D>, IndexError> {
-        let (mut manifest, damaged) = Manifest::open(&disk, log)?;
-        let mut damage: Vec<IndexError> = damaged.into_iter().collect();
-        let mut next: HashMap<u64, u64, FixedState> = HashMap::default();
-        let mut runs = Vec::new();
-        for listed in &manifest.state.runs {
-            let mut ends: HashMap<u64, u64, FixedState> = HashMap::default();
-            let opened = Run::open(&disk, listed, &mut |block| {
-                ends.insert(block.start.queue.0, block.end());
-            });
-            match opened {
-                Ok(run) => runs.push(run),
-                Err(error @ (IndexError::Damaged { .. } | IndexError::Missing { .. })) => {
-                    damage.push(error);
-                    break;
-                }
-                Err(error) => return Err(error),
-            }
-            next.extend(ends);
-        }
-        keep_runs(&disk, &mut manifest, runs.len())?;
-        if runs.len() >= options.merge_from_runs {
-            merge_small_runs(&disk, &mut manifest, &mut runs)?;
-            keep_runs(&disk, &mut manifest, runs.len())?;
-        }
-        let last = runs
-            .last()
-            .map_or(LogOffset(0), |run: &Run<D::File>| run.id.high);
-        let index = Self {
-            cache: PageCache::new(options.cache_pages),
-            disk,
-            options,
-            manifest,
-            runs,
-            frozen: VecDeque::new(),
-            active: Memtable::default(),
-            next,
-            last,
-            passed: None,
-            flushing: None,
-            token: FIRST_TOKEN,
-            failed: None,
-            counters: Counters::default(),
-        };
-        Ok(Opened { index, damage })
-    }
-
-    /// Removes whatever index is in the directory, of any version, and creates an empty one.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub fn rebuild(disk: D, log: LogId, options: Options) -> Result<Opened<D>, IndexError> {
-        // The manifest first: without it, the runs are nothing.
-        for wanted in [|name: &str| name == manifest::FILE_NAME, is_run] {
-            for name in disk.list()?.iter().filter(|name| wanted(name)) {
-                disk.remove(name)?;
-            }
-            disk.sync_dir()?;
-        }
-        Self::open(disk, log, options)
-    }
-
-    /// Removes every run that reaches above the end of the log, which the log's recovery has
-    /// found. Returns where the replay has to begin: [`Index::indexed_upto`], which is lower than
-    /// before when there was such a run. Blocks; for start-up, before the first append.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub fn truncate_above(&mut self, end: LogOffset) -> Result<LogOffset, IndexError> {
-        let kept = self.runs.partition_point(|run| run.id.high <= end);
-        if kept < self.runs.len() {
-            assert!(
-                self.flushing.is_none(),
-                "the index is truncated at start-up only"
-            );
-            keep_runs(&self.disk, &mut self.manifest, kept)?;
-            let log = self.manifest.state.log;
-            *self = Self::open(self.disk.clone(), log, self.options.clone())?.index;
-        }
-        Ok(self.indexed_upto())
-    }
-
     /// Adds entries, in log order; a look-up sees all of them or none. Entries below
     /// [`Index::indexed_upto`] are skipped, so a replay may begin anywhere below it.
     ///
@@ -366,163 +269,6 @@ impl<D: Disk> Index<D> {
         }
     }
 
-    /// The entries of a queue whose records are at or above `from` and below `upto`, at most
-    /// `max` (and [`READ_ENTRIES_MAX`]) of them. [`Found::next`] is `upto` when there are no more.
-    ///
-    /// # Errors
-    /// When a page in memory is not sound.
-    pub fn read(
-        &mut self,
-        queue: QueueId,
-        from: LogOffset,
-        upto: LogOffset,
-        max: usize,
-    ) -> Result<Lookup<D::File, LogOffset>, IndexError> {
-        let max = max.clamp(1, READ_ENTRIES_MAX);
-        if from >= upto {
-            return Ok(Lookup::Ready(Found {
-                entries: Vec::new(),
-                next: upto,
-            }));
-        }
-        let position = from;
-        let seek = Seek::At(from);
-        let mut search = Search {
-            queue,
-            seek,
-            upto,
-            max,
-            entries: Vec::new(),
-            position,
-        };
-        let first = self.runs.partition_point(|run| run.id.high <= from);
-        for run in self
-            .runs
-            .iter()
-            .skip(first)
-            .take_while(|run| run.id.low < upto)
-        {
-            if let Some(page) = run.search(&mut search, &mut self.cache)? {
-                let next = search.reached();
-                if next > from {
-                    return Ok(Lookup::Ready(Found {
-                        entries: search.entries,
-                        next,
-                    }));
-                }
-                return Ok(Lookup::Missing(page));
-            }
-            if search.is_full() {
-                break;
-            }
-        }
-        for table in self.tables() {
-            if !search.is_full() {
-                table.read(queue, from, upto, max, &mut search.entries);
-            }
-        }
-        let next = if search.is_full() {
-            search.reached()
-        } else {
-            upto
-        };
-        Ok(Lookup::Ready(Found {
-            entries: search.entries,
-            next,
-        }))
-    }
-
-    /// The entries of a queue from a queue offset on, at most `max` (and [`READ_ENTRIES_MAX`]) of
-    /// them, durable or not. There are no more when none is returned.
-    ///
-    /// # Errors
-    /// When a page in memory is not sound.
-    pub fn read_by_offset(
-        &mut self,
-        queue: QueueId,
-        from: u64,
-        max: usize,
-    ) -> Result<Lookup<D::File, u64>, IndexError> {
-        let max = max.clamp(1, READ_ENTRIES_MAX);
-        let (seek, upto, position) = (Seek::Offset(from), LogOffset(u64::MAX), LogOffset(0));
-        let mut search = Search {
-            queue,
-            seek,
-            upto,
-            max,
-            entries: Vec::new(),
-            position,
-        };
-        for run in &self.runs {
-            if search.is_full() {
-                break;
-            }
-            if let Some(page) = run.search(&mut search, &mut self.cache)? {
-                if search.entries.is_empty() {
-                    return Ok(Lookup::Missing(page));
-                }
-                return Ok(Lookup::Ready(search.found_by_offset(from)));
-            }
-        }
-        for table in self.tables() {
-            if !search.is_full() {
-                table.read_by_offset(queue, from, max, &mut search.entries);
-            }
-        }
-        Ok(Lookup::Ready(search.found_by_offset(from)))
-    }
-
-    /// Takes a page that [`Lookup::Missing`] asked for.
-    ///
-    /// # Errors
-    /// [`IndexError::Damaged`], with file and offset: the process has to end; the next start
-    /// removes the run and replays its range from the log.
-    pub fn insert_page(&mut self, token: u64, bytes: AlignedBuf) -> Result<(), IndexError> {
-        let found = self
-            .runs
-            .iter()
-            .find_map(|run| Some((run, run.page_of(token)?)));
-        let Some((run, page)) = found else {
-            return Ok(());
-        };
-        run.check(page, &bytes)?;
-        self.cache.insert(run.id.generation, page, bytes);
-        self.counters.pages_read += 1;
-        Ok(())
-    }
-
-    /// As [`Index::read`], with the pages read from disk; fewer entries than `max` (and
-    /// [`READ_ENTRIES_MAX`]) are all there are. Blocks; for offline tools and tests.
-    ///
-    /// # Errors
-    /// When the disk fails or a page is damaged.
-    pub fn read_blocking(
-        &mut self,
-        queue: QueueId,
-        from: LogOffset,
-        upto: LogOffset,
-        max: usize,
-    ) -> Result<Found<LogOffset>, IndexError> {
-        let max = max.clamp(1, READ_ENTRIES_MAX);
-        let mut all = Found {
-            entries: Vec::new(),
-            next: from,
-        };
-        while all.next < upto && all.entries.len() < max {
-            match self.read(queue, all.next, upto, max - all.entries.len())? {
-                Lookup::Ready(found) => {
-                    all.entries.extend(found.entries);
-                    all.next = found.next;
-                }
-                Lookup::Missing(page) => {
-                    let bytes = page.file.read_at(page.offset, page.len)?;
-                    self.insert_page(page.token, bytes)?;
-                }
-            }
-        }
-        Ok(all)
-    }
-
     /// The queue offset that the next entry of a queue gets.
     #[must_use]
     pub fn next_offset(&self, queue: QueueId) -> u64 {
@@ -562,7 +308,7 @@ impl<D: Disk> Index<D> {
     }
 
     /// The memtables, oldest first.
-    fn tables(&self) -> impl Iterator<Item = &Memtable> {
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &Memtable> {
         self.frozen
             .iter()
             .map(|frozen| &frozen.table)
@@ -589,77 +335,10 @@ impl<D: Disk> Index<D> {
     }
 }
 
-impl<D: Disk> fmt::Debug for Opened<D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { index, damage } = self;
-        f.debug_struct("Opened")
-            .field("index", index)
-            .field("damage", damage)
-            .finish()
-    }
-}
-
 impl<D: Disk> fmt::Debug for Index<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Index")
             .field("counters", &self.counters())
             .finish_non_exhaustive()
     }
-}
-
-impl Search {
-    /// Below this, everything has been looked at.
-    fn reached(&self) -> LogOffset {
-        let behind_last = self
-            .entries
-            .last()
-            .map_or(0, |entry| entry.at.0.saturating_add(1));
-        self.position.max(LogOffset(behind_last)).min(self.upto)
-    }
-
-    fn found_by_offset(self, from: u64) -> Found<u64> {
-        let next = self
-            .entries
-            .last()
-            .map_or(from, |entry| entry.queue_offset.saturating_add(1));
-        Found {
-            entries: self.entries,
-            next,
-        }
-    }
-}
-
-fn is_run(name: &str) -> bool {
-    generation_of(name).is_some()
-}
-
-/// Keeps the first `count` runs in the manifest, removes every file of a run that is not listed,
-/// and makes sure that no generation is used again.
-fn keep_runs<D: Disk>(
-    disk: &D,
-    manifest: &mut Manifest<D::File>,
-    count: usize,
-) -> Result<(), IndexError> {
-    let mut state: State = manifest.state.clone();
-    if count < state.runs.len() {
-        state.runs.truncate(count);
-        state.sequence += 1;
-        manifest.write(state.clone())?;
-    }
-    let mut removed = false;
-    for name in disk.list()? {
-        let Some(generation) = generation_of(&name) else {
-            continue;
-        };
-        state.next_generation = state.next_generation.max(generation.saturating_add(1));
-        if !state.runs.iter().any(|run| run.id.file_name() == name) {
-            disk.remove(&name)?;
-            removed = true;
-        }
-    }
-    manifest.state.next_generation = state.next_generation;
-    if removed {
-        disk.sync_dir()?;
-    }
-    Ok(())
 }

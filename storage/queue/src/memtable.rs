@@ -151,10 +151,14 @@ impl Memtable {
 
     /// All queues in order, to be walked by [`Memtable::block`].
     pub(crate) fn walk(&self) -> Walk {
-        let mut slots: Vec<u32> = (0..low_u32(number(self.slots.len()))).collect();
-        slots.sort_unstable_by_key(|slot| self.slots[at_index(*slot)].queue);
+        // Pairs in one stretch of memory sort several times faster than slots in theirs.
+        let pairs = (0_u32..)
+            .zip(&self.slots)
+            .map(|(slot, kept)| (kept.queue, slot));
+        let mut order: Vec<(QueueId, u32)> = pairs.collect();
+        order.sort_unstable();
         Walk {
-            slots,
+            order,
             queue: 0,
             place: 0,
         }
@@ -163,7 +167,7 @@ impl Memtable {
     /// The next block of the walk: the items go to `items`. `None` at the end.
     pub(crate) fn block(&self, walk: &mut Walk, items: &mut Vec<Item>) -> Option<Start> {
         items.clear();
-        let slot = at_index(*walk.slots.get(walk.queue)?);
+        let slot = at_index(walk.order.get(walk.queue)?.1);
         let count = self.slots[slot].count;
         let queue_offset = self.queue_offset(slot, walk.place);
         let start = Start {
@@ -317,7 +321,8 @@ impl Memtable {
 /// How far a walk over all entries is.
 #[derive(Debug)]
 pub(crate) struct Walk {
-    slots: Vec<u32>,
+    /// Every queue with its slot, in order of the queue.
+    order: Vec<(QueueId, u32)>,
     queue: usize,
     place: u32,
 }

@@ -1,0 +1,161 @@
+//! Opening an index: what is listed, whole and below the log's end is kept, the rest is removed
+//! and named, for the caller to replay.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+
+use foldhash::fast::FixedState;
+use storage_io::Disk;
+use storage_log::{LogId, LogOffset};
+
+use crate::cache::PageCache;
+use crate::flush::FIRST_TOKEN;
+use crate::manifest::{self, Manifest, State};
+use crate::memtable::Memtable;
+use crate::merge::merge_small_runs;
+use crate::run::Run;
+use crate::run_file::generation_of;
+use crate::{Counters, Index, IndexError, Options};
+
+/// An index that was opened.
+pub struct Opened<D: Disk> {
+    /// The index. The log is to be replayed into it from [`Index::indexed_upto`] on.
+    pub index: Index<D>,
+    /// What was found damaged or missing; the runs from there on have been removed, and the
+    /// replay brings them back. To be logged.
+    pub damage: Vec<IndexError>,
+}
+
+impl<D: Disk> Index<D> {
+    /// Opens the index in its directory, or creates it. Blocks; reads and checks every page.
+    /// Damage is no error: what is damaged is removed and has to be replayed.
+    ///
+    /// # Errors
+    /// When the disk fails, or the files are of another format version or another log.
+    pub fn open(disk: D, log: LogId, options: Options) -> Result<Opened<D>, IndexError> {
+        let (mut manifest, damaged) = Manifest::open(&disk, log)?;
+        let mut damage: Vec<IndexError> = damaged.into_iter().collect();
+        let mut next: HashMap<u64, u64, FixedState> = HashMap::default();
+        let mut runs = Vec::new();
+        for listed in &manifest.state.runs {
+            let mut ends: HashMap<u64, u64, FixedState> = HashMap::default();
+            let opened = Run::open(&disk, listed, &mut |block| {
+                ends.insert(block.start.queue.0, block.end());
+            });
+            match opened {
+                Ok(run) => runs.push(run),
+                Err(error @ (IndexError::Damaged { .. } | IndexError::Missing { .. })) => {
+                    damage.push(error);
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+            next.extend(ends);
+        }
+        keep_runs(&disk, &mut manifest, runs.len())?;
+        if runs.len() >= options.merge_from_runs {
+            merge_small_runs(&disk, &mut manifest, &mut runs)?;
+            keep_runs(&disk, &mut manifest, runs.len())?;
+        }
+        let last = runs
+            .last()
+            .map_or(LogOffset(0), |run: &Run<D::File>| run.id.high);
+        let index = Self {
+            cache: PageCache::new(options.cache_pages),
+            disk,
+            options,
+            manifest,
+            runs,
+            frozen: VecDeque::new(),
+            active: Memtable::default(),
+            next,
+            last,
+            passed: None,
+            flushing: None,
+            token: FIRST_TOKEN,
+            failed: None,
+            counters: Counters::default(),
+        };
+        Ok(Opened { index, damage })
+    }
+
+    /// Removes whatever index is in the directory, of any version, and creates an empty one.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn rebuild(disk: D, log: LogId, options: Options) -> Result<Opened<D>, IndexError> {
+        // The manifest first: without it, the runs are nothing.
+        for wanted in [|name: &str| name == manifest::FILE_NAME, is_run] {
+            for name in disk.list()?.iter().filter(|name| wanted(name)) {
+                disk.remove(name)?;
+            }
+            disk.sync_dir()?;
+        }
+        Self::open(disk, log, options)
+    }
+
+    /// Removes every run that reaches above the end of the log, which the log's recovery has
+    /// found. Returns where the replay has to begin: [`Index::indexed_upto`], which is lower than
+    /// before when there was such a run. Blocks; for start-up, before the first append.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn truncate_above(&mut self, end: LogOffset) -> Result<LogOffset, IndexError> {
+        let kept = self.runs.partition_point(|run| run.id.high <= end);
+        if kept < self.runs.len() {
+            assert!(
+                self.flushing.is_none(),
+                "the index is truncated at start-up only"
+            );
+            keep_runs(&self.disk, &mut self.manifest, kept)?;
+            let log = self.manifest.state.log;
+            *self = Self::open(self.disk.clone(), log, self.options.clone())?.index;
+        }
+        Ok(self.indexed_upto())
+    }
+}
+
+impl<D: Disk> fmt::Debug for Opened<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { index, damage } = self;
+        f.debug_struct("Opened")
+            .field("index", index)
+            .field("damage", damage)
+            .finish()
+    }
+}
+
+fn is_run(name: &str) -> bool {
+    generation_of(name).is_some()
+}
+
+/// Keeps the first `count` runs in the manifest, removes every file of a run that is not listed,
+/// and makes sure that no generation is used again.
+fn keep_runs<D: Disk>(
+    disk: &D,
+    manifest: &mut Manifest<D::File>,
+    count: usize,
+) -> Result<(), IndexError> {
+    let mut state: State = manifest.state.clone();
+    if count < state.runs.len() {
+        state.runs.truncate(count);
+        state.sequence += 1;
+        manifest.write(state.clone())?;
+    }
+    let mut removed = false;
+    for name in disk.list()? {
+        let Some(generation) = generation_of(&name) else {
+            continue;
+        };
+        state.next_generation = state.next_generation.max(generation.saturating_add(1));
+        if !state.runs.iter().any(|run| run.id.file_name() == name) {
+            disk.remove(&name)?;
+            removed = true;
+        }
+    }
+    manifest.state.next_generation = state.next_generation;
+    if removed {
+        disk.sync_dir()?;
+    }
+    Ok(())
+}
