@@ -161,8 +161,12 @@ impl<'a> Body<'a> {
         let topic_len = usize::from(u16::from_le_bytes([t0, t1]));
         let properties_len = u32::from_le_bytes([p0, p1, p2, p3]) as usize;
         let needed = HEADER_LEN + topic_len + properties_len;
-        let (topic, rest) = rest.split_at_checked(topic_len).ok_or_else(|| short(needed))?;
-        let (properties, payload) = rest.split_at_checked(properties_len).ok_or_else(|| short(needed))?;
+        let (topic, rest) = rest
+            .split_at_checked(topic_len)
+            .ok_or_else(|| short(needed))?;
+        let (properties, payload) = rest
+            .split_at_checked(properties_len)
+            .ok_or_else(|| short(needed))?;
         Ok(Self {
             published_ms: u64::from_le_bytes([m0, m1, m2, m3, m4, m5, m6, m7]),
             expiry_s: u32::from_le_bytes([e0, e1, e2, e3]),
