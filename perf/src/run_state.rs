@@ -47,6 +47,8 @@ pub(crate) struct Counters {
     pub(crate) sent: AtomicU64,
     pub(crate) in_flight: AtomicU64,
     pub(crate) delivered: AtomicU64,
+    /// Turns of the worker's loop, each of which has written all of the above.
+    pub(crate) turns: AtomicU64,
 }
 
 /// The sum of all workers' counters at one moment.
@@ -122,6 +124,14 @@ impl RunState {
 
     pub(crate) fn first_fault(&self) -> Option<&str> {
         self.first_fault.get().map(String::as_str)
+    }
+
+    /// How many turns each worker has made.
+    pub(crate) fn turns(&self) -> Vec<u64> {
+        self.counters
+            .iter()
+            .map(|counters| counters.turns.load(Ordering::Acquire))
+            .collect()
     }
 
     pub(crate) fn totals(&self) -> Totals {

@@ -167,23 +167,37 @@ impl Conductor<'_> {
     }
 
     /// Waits for what is underway, as long as something comes.
+    ///
+    /// Counters are believed only when every worker has made a whole turn since they last changed:
+    /// on a busy machine a worker may be away for longer than any patience here.
     fn drain(&mut self, load: &Load, handles: &Handles<'_>) {
         let fan_out = self.settings.scenario.fan_out();
         let scheduled = load.scheduled_count();
         let mut before = self.state.totals();
+        let mut turns_before = self.state.turns();
         let mut changed_ns = self.state.clock.now_ns();
         loop {
+            // Turns first: what they have written is then in the totals.
+            let turns = self.state.turns();
             let totals = self.state.totals();
             let now_ns = self.state.clock.now_ns();
+            if totals != before {
+                (before, changed_ns) = (totals, now_ns);
+                turns_before.clone_from(&turns);
+            }
+            let is_current = turns
+                .iter()
+                .zip(&turns_before)
+                .all(|(now, then)| *now >= then + 2);
             let is_complete = totals.sent >= scheduled
                 && totals.delivered >= totals.sent * fan_out
                 && totals.in_flight == 0;
-            if totals != before {
-                (before, changed_ns) = (totals, now_ns);
-            } else if is_complete && now_ns - changed_ns > LEAD_NS {
-                return;
-            }
-            let is_over = now_ns - changed_ns > load.drain_ns.max(2 * LEAD_NS);
+            let patience_ns = if is_complete {
+                LEAD_NS
+            } else {
+                load.drain_ns.max(2 * LEAD_NS)
+            };
+            let is_over = is_current && now_ns - changed_ns > patience_ns;
             if is_over || self.is_deserted(totals) || is_any_finished(handles) {
                 return;
             }
