@@ -4,6 +4,8 @@
 //! and mesh batches, and enters the kernel once. The driver decides nothing about MQTT. It runs on
 //! its shard's thread and never waits: [`Driver::may_sleep`] tells its owner when it could.
 
+mod meters;
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,7 +14,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::machine::{Failure, Machine, Meter, Now, Routing};
+use crate::machine::{Failure, Machine, Now, Routing};
 use crate::mesh::{Bell, Handover, Mesh, Parcel};
 use crate::net::{Net, Phase, Received, Sent};
 use crate::ring::Completion;
@@ -532,103 +534,5 @@ impl<M: Machine> Driver<M> {
                 cell.store(value, std::sync::atomic::Ordering::Relaxed);
             }
         });
-    }
-
-    /// Visits every counter and gauge of the machine and of the runtime around it.
-    pub(crate) fn meters(&self, visit: &mut dyn FnMut(Meter, u64)) {
-        self.machine.meters(visit);
-        let net = self.net.counters();
-        let gauges: [(&str, &str, usize); 6] = [
-            (
-                "sockets",
-                "Client sockets, those without a CONNECT included",
-                self.net.len(),
-            ),
-            (
-                "door_connections",
-                "Connections whose CONNECT is not complete",
-                self.door.count,
-            ),
-            (
-                "door_bytes",
-                "Bytes read of CONNECTs that are not complete",
-                self.door.bytes,
-            ),
-            (
-                "sockets_ready",
-                "Sockets that wait to be read from",
-                self.net.ready_count(),
-            ),
-            (
-                "sends_in_flight",
-                "Sends that the kernel has not finished",
-                self.net.sends_in_flight(),
-            ),
-            (
-                "mesh_queued",
-                "Parcels in the rings to other shards",
-                self.mesh.queued(),
-            ),
-        ];
-        for (name, help, value) in gauges {
-            visit(
-                Meter {
-                    name,
-                    help,
-                    only_grows: false,
-                },
-                value as u64,
-            );
-        }
-        let counters: [(&str, &str, u64); 10] = [
-            ("accepted", "Connections accepted", self.accepted),
-            (
-                "accept_failures",
-                "Connections that the kernel could not hand out",
-                self.accept_failures,
-            ),
-            (
-                "handed_over",
-                "Connections handed to their home shard",
-                self.handed_over,
-            ),
-            (
-                "door_refused",
-                "Connections refused before their session",
-                self.door.refused,
-            ),
-            (
-                "door_timeouts",
-                "Connections without a CONNECT in time",
-                self.door.timeouts,
-            ),
-            (
-                "received_bytes",
-                "Bytes read from client sockets",
-                net.received_bytes,
-            ),
-            (
-                "sent_bytes",
-                "Bytes that client sockets have taken",
-                net.sent_bytes,
-            ),
-            ("receives", "Reads from client sockets", net.receives),
-            ("sends", "Sends to client sockets", net.sends),
-            (
-                "mesh_full",
-                "Sends that found the ring to a shard full",
-                self.mesh.full(),
-            ),
-        ];
-        for (name, help, value) in counters {
-            visit(
-                Meter {
-                    name,
-                    help,
-                    only_grows: true,
-                },
-                value,
-            );
-        }
     }
 }

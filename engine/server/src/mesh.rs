@@ -257,7 +257,7 @@ mod tests {
         let mut first = meshes.pop().unwrap();
         let answering = thread::spawn(move || {
             let mut got = Vec::new();
-            while got.len() < ROUNDS as usize {
+            while (got.len() as u64) < ROUNDS {
                 receive_or_sleep(&mut second, 1, &mut got);
                 let answer = got.len() as u64;
                 second.send(|_| Some(answer));
@@ -299,7 +299,7 @@ mod tests {
             first.full()
         });
         let mut got = Vec::new();
-        while got.len() < PARCELS as usize {
+        while (got.len() as u64) < PARCELS {
             receive_or_sleep(&mut second, 1, &mut got);
         }
         sending.join().unwrap();

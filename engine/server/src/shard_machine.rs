@@ -8,6 +8,23 @@ use crate::machine::{Failure, Machine, Meter, Now, Routing, Transmit};
 use crate::node::{CoreError, ShardCore};
 use crate::slots::Key;
 
+const COUNTERS: [(&str, &str); 5] = [
+    ("log_records", "Records appended to the commit log"),
+    ("log_bytes", "Bytes appended to the commit log"),
+    ("log_unreadable", "Records that could not be read back"),
+    ("disk_reads", "Reads of the disk for readers behind"),
+    ("state_batches", "Transactions of the state store"),
+];
+
+const GAUGES: [(&str, &str); 6] = [
+    ("reads", "Reads of the log under way"),
+    ("queues", "Queues of this shard's log"),
+    ("log_undurable_bytes", "Bytes appended and not yet durable"),
+    ("index_entries_in_memory", "Entries in memtables"),
+    ("index_runs", "Files of the index"),
+    ("state_overlay_bytes", "Changes of state not yet stored"),
+];
+
 /// See the module.
 pub(crate) struct ShardMachine {
     core: ShardCore<DirectDisk, GlommioQueue>,
@@ -151,70 +168,42 @@ impl Machine for ShardMachine {
                 );
             });
         let store = self.core.store().counters();
-        let mut show = |name, help, only_grows, value| {
+        let (log, index, state) = self.core.store().parts();
+        let (index, state) = (index.counters(), state.counters());
+        let counters = [
+            store.records_appended,
+            store.bytes_appended,
+            store.unreadable,
+            store.chunk_reads,
+            state.batches_committed,
+        ];
+        let gauges = [
+            store.reads,
+            store.queues,
+            log.appended().0.saturating_sub(log.durable().0),
+            index.entries_in_memory,
+            index.runs,
+            state.overlay_bytes,
+        ];
+        for ((name, help), value) in COUNTERS.into_iter().zip(counters) {
             visit(
                 Meter {
                     name,
                     help,
-                    only_grows,
+                    only_grows: true,
                 },
                 value,
             );
-        };
-        show(
-            "log_records",
-            "Records appended to the commit log.",
-            true,
-            store.records_appended,
-        );
-        show(
-            "log_bytes",
-            "Bytes appended to the commit log.",
-            true,
-            store.bytes_appended,
-        );
-        show(
-            "log_unreadable",
-            "Records that could not be read back.",
-            true,
-            store.unreadable,
-        );
-        show(
-            "disk_reads",
-            "Reads of the disk for readers behind.",
-            true,
-            store.chunk_reads,
-        );
-        show("reads", "Reads of the log under way.", false, store.reads);
-        show("queues", "Queues of this shard's log.", false, store.queues);
-        let (log, index, state) = self.core.store().parts();
-        let lag = log.appended().0.saturating_sub(log.durable().0);
-        show(
-            "log_undurable_bytes",
-            "Bytes appended and not yet durable.",
-            false,
-            lag,
-        );
-        let index = index.counters();
-        show(
-            "index_entries_in_memory",
-            "Entries in memtables.",
-            false,
-            index.entries_in_memory,
-        );
-        show("index_runs", "Files of the index.", false, index.runs);
-        let state = state.counters();
-        show(
-            "state_overlay_bytes",
-            "Changes of state not yet stored.",
-            false,
-            state.overlay_bytes,
-        );
-        show(
-            "state_batches",
-            "Transactions of the state store.",
-            true,
-            state.batches_committed,
-        );
+        }
+        for ((name, help), value) in GAUGES.into_iter().zip(gauges) {
+            visit(
+                Meter {
+                    name,
+                    help,
+                    only_grows: false,
+                },
+                value,
+            );
+        }
     }
 }

@@ -34,12 +34,7 @@ enum Job {
         done: usize,
     },
     Index(IndexJob),
-    Records {
-        wanted: Vec<(u64, u32)>,
-        done: usize,
-        covered: LogOffset,
-        limits: Limits,
-    },
+    Records(RecordsJob),
     Scan {
         at: LogOffset,
         bytes: usize,
@@ -55,6 +50,16 @@ struct IndexJob {
     upto: LogOffset,
     limits: Limits,
     found: Vec<Found<storage_log::LogOffset>>,
+}
+
+/// Reading the records that a look-up has named.
+#[derive(Debug)]
+struct RecordsJob {
+    /// Offset and size, ascending, each once.
+    wanted: Vec<(u64, u32)>,
+    done: usize,
+    covered: LogOffset,
+    limits: Limits,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -179,33 +184,38 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                     Some(records) => *job = records,
                     None => return Ok(Step::Waits),
                 },
-                Job::Records {
-                    wanted,
-                    done,
-                    covered,
-                    limits,
-                } => {
-                    while let Some((at, size)) = wanted.get(*done) {
-                        match self.record(LogOffset(*at), *size as usize)? {
-                            Some(Some(found)) if found.qos > QoS::AtMostOnce => {
-                                *bytes += found.body.len();
-                                messages.push(found);
-                            }
-                            Some(_) => {}
-                            None => return Ok(Step::Waits),
-                        }
-                        *done += 1;
-                        if messages.len() >= limits.messages || *bytes >= limits.bytes {
-                            let more = *done < wanted.len();
-                            let next = if more { LogOffset(*at + 1) } else { *covered };
-                            return Ok(Step::Done(next));
-                        }
-                    }
-                    return Ok(Step::Done(*covered));
+                Job::Records(job) => {
+                    return self.read_records(job, messages, bytes);
                 }
                 Job::Scan { .. } => return self.scan(read),
             }
         }
+    }
+
+    fn read_records(
+        &mut self,
+        job: &mut RecordsJob,
+        messages: &mut Vec<Message>,
+        bytes: &mut usize,
+    ) -> Result<Step, CoreError> {
+        while let Some((at, size)) = job.wanted.get(job.done).copied() {
+            match self.record(LogOffset(at), size as usize)? {
+                Some(Some(found)) if found.qos > QoS::AtMostOnce => {
+                    *bytes += found.body.len();
+                    messages.push(found);
+                }
+                Some(_) => {}
+                None => return Ok(Step::Waits),
+            }
+            job.done += 1;
+            if messages.len() < job.limits.messages && *bytes < job.limits.bytes {
+                continue;
+            }
+            if job.done < job.wanted.len() {
+                return Ok(Step::Done(LogOffset(at + 1)));
+            }
+        }
+        Ok(Step::Done(job.covered))
     }
 
     /// Collects the entries of all queues; `None`: a page is missing.
@@ -235,12 +245,12 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         wanted.sort_unstable();
         wanted.dedup_by_key(|(at, _)| *at);
         let covered = LogOffset(covered.min(job.upto.0).max(job.from.0));
-        Ok(Some(Job::Records {
+        Ok(Some(Job::Records(RecordsJob {
             wanted,
             done: 0,
             covered,
             limits: job.limits,
-        }))
+        })))
     }
 
     /// One record; `None`: bytes are missing, `Some(None)`: it cannot be read.

@@ -386,7 +386,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> Store for ShardStore<D, Q> {
         encode_changes(&[change], &mut self.section);
         let log = from.log.0 | DERIVED;
         if let Err(error) = self.state.apply(log, from.offset.0 + 1, &self.section) {
-            self.failed.get_or_insert(error.into());
+            self.failed.get_or_insert_with(|| error.into());
         }
     }
 

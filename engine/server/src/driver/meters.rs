@@ -1,0 +1,85 @@
+//! What a driver counts around its machine.
+
+use super::Driver;
+use crate::machine::{Machine, Meter};
+
+const GAUGES: [(&str, &str); 6] = [
+    (
+        "sockets",
+        "Client sockets, those without a CONNECT included",
+    ),
+    (
+        "door_connections",
+        "Connections whose CONNECT is not complete",
+    ),
+    ("door_bytes", "Bytes read of CONNECTs that are not complete"),
+    ("sockets_ready", "Sockets that wait to be read from"),
+    ("sends_in_flight", "Sends that the kernel has not finished"),
+    ("mesh_queued", "Parcels in the rings to other shards"),
+];
+
+const COUNTERS: [(&str, &str); 11] = [
+    ("turns", "Turns of the shard"),
+    ("accepted", "Connections accepted"),
+    (
+        "accept_failures",
+        "Connections that the kernel could not hand out",
+    ),
+    ("handed_over", "Connections handed to their home shard"),
+    ("door_refused", "Connections refused before their session"),
+    ("door_timeouts", "Connections without a CONNECT in time"),
+    ("received_bytes", "Bytes read from client sockets"),
+    ("sent_bytes", "Bytes that client sockets have taken"),
+    ("receives", "Reads from client sockets"),
+    ("sends", "Sends to client sockets"),
+    ("mesh_full", "Sends that found the ring to a shard full"),
+];
+
+impl<M: Machine> Driver<M> {
+    /// Visits every counter and gauge of the machine and of the runtime around it.
+    pub(crate) fn meters(&self, visit: &mut dyn FnMut(Meter, u64)) {
+        self.machine.meters(visit);
+        let net = self.net.counters();
+        let gauges = [
+            self.net.len(),
+            self.door.count,
+            self.door.bytes,
+            self.net.ready_count(),
+            self.net.sends_in_flight(),
+            self.mesh.queued(),
+        ];
+        let counters = [
+            self.shared.turns(self.shard),
+            self.accepted,
+            self.accept_failures,
+            self.handed_over,
+            self.door.refused,
+            self.door.timeouts,
+            net.received_bytes,
+            net.sent_bytes,
+            net.receives,
+            net.sends,
+            self.mesh.full(),
+        ];
+        for ((name, help), value) in GAUGES.into_iter().zip(gauges) {
+            visit(
+                Meter {
+                    name,
+                    help,
+                    only_grows: false,
+                },
+                value as u64,
+            );
+        }
+        for ((name, help), value) in COUNTERS.into_iter().zip(counters) {
+            visit(
+                Meter {
+                    name,
+                    help,
+                    only_grows: true,
+                },
+                value,
+            );
+        }
+    }
+}
