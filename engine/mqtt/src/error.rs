@@ -464,10 +464,10 @@ impl DecodeError {
                 write!(f, "{place}: unknown property {number:#04x}")
             }
             Self::PropertyNotAllowed { place, property } => {
-                write!(f, "{place}: property {property} does not belong here")
+                write!(f, "{place}: {property} does not belong here")
             }
             Self::PropertyRepeated { place, property } => {
-                write!(f, "{place}: property {property} stands twice")
+                write!(f, "{place}: {property} stands twice")
             }
             Self::PropertyValue { property, value } => {
                 write!(f, "property {property} may not be {value}")
@@ -488,9 +488,7 @@ impl DecodeError {
             Self::WillQosInvalid => f.write_str("CONNECT with will QoS 3"),
             Self::WillQosWithoutWill => f.write_str("CONNECT with a will QoS and no will"),
             Self::WillRetainWithoutWill => f.write_str("CONNECT with will retain and no will"),
-            Self::PasswordWithoutUserName => {
-                f.write_str("CONNECT with a password and no user name")
-            }
+            Self::PasswordWithoutUserName => f.write_str("CONNECT with a password, no user name"),
             Self::ClientIdEmpty => f.write_str("CONNECT with an empty client identifier"),
             Self::TopicAliasZero => f.write_str("topic alias 0"),
             Self::SubscriptionIdFromClient => {
@@ -623,7 +621,7 @@ impl fmt::Display for EncodeError {
             Self::PacketIdMismatch => f.write_str("a packet id belongs to QoS 1 and 2 only"),
             Self::ListEmpty { packet } => write!(f, "{packet} needs at least one entry"),
             Self::PropertyNotAllowed { place, property } => {
-                write!(f, "{place}: property {property} does not belong here")
+                write!(f, "{place}: {property} does not belong here")
             }
             Self::PropertyRepeated { property } => write!(f, "property {property} given twice"),
             Self::PropertyValue { property, value } => {

@@ -308,6 +308,12 @@ impl PropertyId {
         self as u8
     }
 
+    /// Whether the property may stand in a place at all. Some have one sender only besides.
+    #[must_use]
+    pub const fn may_stand_in(self, place: PropertyPlace) -> bool {
+        place.allowed().contains(self)
+    }
+
     const fn bit(self) -> u64 {
         1 << self.number()
     }
