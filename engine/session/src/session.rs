@@ -108,7 +108,7 @@ impl Session {
     /// Whether a record was delivered already, or is being: it must not be opened again.
     #[must_use]
     pub fn has(&self, at: Address) -> bool {
-        self.completed.contains(&at) || self.window.contains(at)
+        self.completed.contains(&at) || self.window.contains(at, false)
     }
 
     /// The place to store so that the shard may store `stored_positions`: `positions` are the ones of
@@ -134,7 +134,10 @@ impl Session {
             .window
             .iter()
             .filter(|d| d.qos == engine_mqtt::QoS::AtLeastOnce);
-        let unacked = pending.filter(|d| below(d.address)).cloned().collect();
+        let unacked = pending
+            .filter(|d| d.retained || below(d.address))
+            .cloned()
+            .collect();
         Progress { place, unacked }
     }
 
@@ -182,6 +185,7 @@ mod tests {
             qos: QoS::AtLeastOnce,
             phase: Phase::Publish,
             retain: false,
+            retained: false,
             ids: Ids::new(),
         });
     }

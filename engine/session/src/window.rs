@@ -38,6 +38,9 @@ pub struct Delivery {
     pub phase: Phase,
     /// The RETAIN flag.
     pub retain: bool,
+    /// It is a retained message that a SUBSCRIBE has asked for. The same record may be delivered as
+    /// a publication besides: the two are different deliveries.
+    pub retained: bool,
     /// It has been sent, on this connection or on an earlier one: next time with DUP.
     pub sent: bool,
     /// Subscription identifiers.
@@ -46,7 +49,7 @@ pub struct Delivery {
 
 impl Delivery {
     /// Appends the stored form: version 1 | packet id `u16` | sequence `u64` | address | qos | phase
-    /// | flags (1 retain, 2 sent) | identifiers.
+    /// | flags (1 retain, 2 sent, 4 retained) | identifiers.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(1);
         out.extend_from_slice(&self.packet_id.to_le_bytes());
@@ -54,7 +57,9 @@ impl Delivery {
         put_address(out, self.address);
         out.push(self.qos as u8);
         out.push(self.phase as u8);
-        out.push(u8::from(self.retain) | (u8::from(self.sent) << 1));
+        let flags = [self.retain, self.sent, self.retained];
+        let bits = flags.into_iter().rev();
+        out.push(bits.fold(0, |byte, flag| byte << 1 | u8::from(flag)));
         put_ids(out, &self.ids);
     }
 
@@ -82,15 +87,15 @@ impl Delivery {
         };
         let flags = fields.u8()?;
         let ids = fields.ids()?;
-        let (retain, sent) = (flags & 1 != 0, flags & 2 != 0);
         Ok(Self {
             packet_id,
             sequence,
             address,
             qos,
             phase,
-            retain,
-            sent,
+            retain: flags & 1 != 0,
+            sent: flags & 2 != 0,
+            retained: flags & 4 != 0,
             ids,
         })
     }
@@ -151,12 +156,12 @@ impl Window {
         self.deliveries.iter()
     }
 
-    /// Whether the record is in flight.
+    /// Whether the record is in flight, as a retained message or as a publication.
     #[must_use]
-    pub fn contains(&self, address: Address) -> bool {
+    pub fn contains(&self, address: Address, retained: bool) -> bool {
         self.deliveries
             .iter()
-            .any(|delivery| delivery.address == address)
+            .any(|delivery| delivery.address == address && delivery.retained == retained)
     }
 
     /// Opens a delivery with a packet id that is not in use.
@@ -173,6 +178,7 @@ impl Window {
             qos,
             phase,
             retain,
+            retained,
             ids,
         } = new;
         let delivery = Delivery {
@@ -182,6 +188,7 @@ impl Window {
             qos,
             phase,
             retain,
+            retained,
             sent: false,
             ids,
         };
@@ -243,6 +250,8 @@ pub struct Opening {
     pub phase: Phase,
     /// The RETAIN flag.
     pub retain: bool,
+    /// As [`Delivery::retained`].
+    pub retained: bool,
     /// Subscription identifiers.
     pub ids: Ids,
 }
@@ -262,6 +271,7 @@ mod tests {
             qos,
             phase: Phase::Publish,
             retain: offset == 2,
+            retained: offset == 1,
             ids: Ids::from([7, 9]),
         }
     }

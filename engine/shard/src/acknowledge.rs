@@ -124,8 +124,13 @@ impl Shard {
             return;
         };
         if delivery.qos == QoS::ExactlyOnce && session.is_durable() {
-            session.completed.insert(delivery.address);
-            let change = state::outbound_complete(session.id, delivery.address);
+            let change = if delivery.retained {
+                // No cursor comes by it again.
+                state::no_outbound(session.id, &delivery)
+            } else {
+                session.completed.insert(delivery.address);
+                state::outbound_complete(session.id, delivery.address)
+            };
             self.change(change);
         }
         self.mark_dirty(index);
@@ -157,10 +162,11 @@ impl Shard {
             };
             let id = client.session.id;
             let session = &mut client.session;
-            let gone = |at: &Address| session.completed.remove(at) && !session.window.contains(*at);
+            let gone =
+                |at: &Address| session.completed.remove(at) && !session.window.contains(*at, false);
             let gone: Vec<_> = addresses.into_iter().filter(gone).collect();
             self.changes
-                .extend(gone.into_iter().map(|at| state::no_outbound(id, at)));
+                .extend(gone.into_iter().map(|at| state::no_completed(id, at)));
         }
     }
 }

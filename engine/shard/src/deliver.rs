@@ -112,11 +112,12 @@ impl Shard {
     fn offer_qos0(&mut self, index: u32, grant: &Grant, message: &Message, body: &Body<'_>) {
         let client = &mut self.clients[index];
         let bytes = message.body.len();
-        let held = client.holds > 0 && client.held_bytes + bytes <= self.config.held_bytes_max;
-        if held {
+        let waits = client.holds > 0 || !client.held.is_empty();
+        let fits = client.held_bytes + bytes <= self.config.held_bytes_max;
+        if waits && fits {
             client.held_bytes += bytes;
             client.held.push_back(message.clone());
-        } else if self.is_blocked(index) {
+        } else if waits || self.is_blocked(index) {
             self.counters.dropped_qos0 += 1;
         } else {
             self.send_qos0(
@@ -203,6 +204,7 @@ impl Shard {
             qos,
             phase,
             retain,
+            retained,
             ids: grant.ids,
         };
         let delivery = client.session.window.open(opening);

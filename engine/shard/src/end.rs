@@ -133,9 +133,10 @@ impl Shard {
         ];
         let filters = session.subscriptions.iter();
         changes.extend(filters.map(|one| state::no_subscription(id, &one.filter)));
-        let flying = session.window.iter().map(|delivery| delivery.address);
-        let outbound = flying.chain(session.completed.iter().copied());
-        changes.extend(outbound.map(|at| state::no_outbound(id, at)));
+        let flying = session.window.iter();
+        changes.extend(flying.map(|delivery| state::no_outbound(id, delivery)));
+        let completed = session.completed.iter();
+        changes.extend(completed.map(|at| state::no_completed(id, *at)));
         changes.extend(
             session
                 .inbound

@@ -63,13 +63,13 @@ impl Shard {
 
     fn line_up(&mut self, index: u32) {
         let client = &mut self.clients[index];
-        let mut fetched = std::mem::take(&mut client.fetched);
+        let fetched = std::mem::take(&mut client.fetched);
         client.resend = client
             .session
             .window
             .iter()
             .filter(|delivery| delivery.phase != Phase::Mapping)
-            .map(|delivery| (delivery.packet_id, fetched.remove(&delivery.address)))
+            .map(|delivery| (delivery.packet_id, fetched.get(&delivery.address).cloned()))
             .collect();
         if client.resend.is_empty() {
             client.holds -= 1;

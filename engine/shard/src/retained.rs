@@ -268,7 +268,11 @@ impl Shard {
         let Some(grant) = grant else { return };
         if grant.qos.min(message.qos) == QoS::AtMostOnce {
             self.send_qos0(index, &grant, &body, true);
-        } else if !self.clients[index].session.window.contains(message.address) {
+        } else if !self.clients[index]
+            .session
+            .window
+            .contains(message.address, true)
+        {
             self.send_stored(index, grant, message, &body, true);
         }
     }

@@ -6,7 +6,8 @@
 //! 2 Subscription session id u64 BE, filter        Subscription
 //! 3 Progress     session id u64 BE                Progress
 //! 4 Outbound     session id u64 BE, log u32 BE,   Delivery, or the one byte 0: complete
-//!                offset u64 BE
+//!                offset u64 BE                    (log with its highest bit set: a retained
+//!                                                 message, which is never complete)
 //! 5 Inbound      session id u64 BE, id u16 BE     empty
 //! 6 Will         client id                        Will
 //! 7 Retained     topic                            version 1, address, stamp u64, publisher u64,
@@ -47,6 +48,17 @@ fn key(session: u64, rest: &[u8]) -> Vec<u8> {
     key.extend_from_slice(&session.to_be_bytes());
     key.extend_from_slice(rest);
     key
+}
+
+/// Set in the log id of the key of a retained message's delivery.
+const RETAINED: u32 = 1 << 31;
+
+fn delivery_key(session: u64, delivery: &Delivery) -> Vec<u8> {
+    let mut at = delivery.address;
+    if delivery.retained {
+        at.log.0 |= RETAINED;
+    }
+    address_key(session, at)
 }
 
 #[expect(clippy::big_endian_bytes, reason = "keys sort by number")]
@@ -105,18 +117,18 @@ pub(crate) fn no_progress(session: u64) -> Change {
 pub(crate) fn outbound(session: u64, delivery: &Delivery) -> Change {
     let mut value = Vec::new();
     delivery.encode(&mut value);
-    put(
-        Table::Outbound,
-        address_key(session, delivery.address),
-        value,
-    )
+    put(Table::Outbound, delivery_key(session, delivery), value)
 }
 
 pub(crate) fn outbound_complete(session: u64, at: Address) -> Change {
     put(Table::Outbound, address_key(session, at), vec![0])
 }
 
-pub(crate) fn no_outbound(session: u64, at: Address) -> Change {
+pub(crate) fn no_outbound(session: u64, delivery: &Delivery) -> Change {
+    delete(Table::Outbound, delivery_key(session, delivery))
+}
+
+pub(crate) fn no_completed(session: u64, at: Address) -> Change {
     delete(Table::Outbound, address_key(session, at))
 }
 
