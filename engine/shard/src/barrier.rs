@@ -159,9 +159,10 @@ impl Shard {
         self.counters.routing_version = version;
         let appended = store.appended();
         self.broadcast(&MeshMessage::Adopted { version, appended });
-        for lane in &mut self.lanes {
+        let committed = self.committed;
+        for lane in self.peer_lanes() {
             lane.want(appended);
-            lane.durable(self.committed);
+            lane.durable(committed);
         }
         self.adopted(self.config.shard, version, appended, store);
     }

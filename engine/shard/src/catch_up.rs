@@ -30,6 +30,7 @@ enum Step {
 impl Shard {
     /// Gives every session that may take more what comes next.
     pub(crate) fn pump_clients<S: Store>(&mut self, store: &mut S) {
+        self.feed_starved();
         for _ in 0..self.pump.len().min(PUMPS_PER_TURN) {
             let Some(key) = self.pump.pop_front() else {
                 return;
@@ -40,6 +41,35 @@ impl Shard {
             client.queued = false;
             self.pump_client(key.index, store);
         }
+    }
+
+    /// Reads are free again: as many sessions as there are reads may try.
+    fn feed_starved(&mut self) {
+        let free = self.config.reads_max.saturating_sub(self.reads.catch_up);
+        for _ in 0..free.min(self.starved.len()) {
+            if let Some(key) = self.starved.pop_front()
+                && self.client(key).is_some()
+            {
+                self.queue_pump(key.index);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn starving(&self) -> usize {
+        self.starved.len()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn first_starving(&self) -> Option<String> {
+        let key = self.starved.front()?;
+        let client = self.clients.get(key.index)?;
+        Some(client.session.client_id.to_string())
+    }
+
+    /// A session that starves can be fed.
+    pub(crate) fn can_feed(&self) -> bool {
+        !self.starved.is_empty() && self.reads.catch_up < self.config.reads_max
     }
 
     fn pump_client<S: Store>(&mut self, index: u32, store: &mut S) {

@@ -198,7 +198,9 @@ impl Shard {
         {
             greeting.waits = waits;
         }
-        if self.changes.is_empty() && self.turn_waits.is_empty() {
+        // An earlier connection's changes count as well: with them, an earlier session ended.
+        let is_durable = self.changes.is_empty() && self.changes_end <= self.committed;
+        if is_durable && self.turn_waits.is_empty() {
             self.greet(connection, store);
         } else {
             self.when_durable(Wait::Greeting(connection));

@@ -141,7 +141,11 @@ impl Lane {
             return;
         }
         self.told = durable;
-        self.outbox.push(MeshMessage::DurableUpTo(durable));
+        if let Some(MeshMessage::DurableUpTo(last)) = self.outbox.last_mut() {
+            *last = durable;
+        } else {
+            self.outbox.push(MeshMessage::DurableUpTo(durable));
+        }
     }
 
     /// The peer waits for the log to be durable up to here.

@@ -92,12 +92,6 @@ impl Shard {
         answer: ReadAnswer,
         store: &mut S,
     ) {
-        if self.reads.catch_up >= self.config.reads_max
-            && let Some(key) = self.starved.pop_front()
-            && self.client(key).is_some()
-        {
-            self.queue_pump(key.index);
-        }
         match self.reads.close(token) {
             Some(Purpose::CatchUp(key, log)) => self.caught_up(token, key, log, answer, store),
             Some(Purpose::Resend(key)) => self.resend_read(token, key, answer),

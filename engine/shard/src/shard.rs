@@ -72,6 +72,8 @@ pub struct Shard {
     pub(crate) pending: VecDeque<Pending>,
     pub(crate) committed: LogOffset,
     pub(crate) changes: Vec<Change>,
+    /// Where the last record of changes ends.
+    pub(crate) changes_end: LogOffset,
     pub(crate) turn_waits: Vec<Wait>,
     pub(crate) waits: VecDeque<(LogOffset, Wait)>,
     pub(crate) retain_waits: Vec<VecDeque<(LogOffset, Wait)>>,
@@ -137,6 +139,7 @@ impl Shard {
             pending: VecDeque::new(),
             committed: LogOffset::ZERO,
             changes: Vec::new(),
+            changes_end: LogOffset::ZERO,
             turn_waits: Vec::new(),
             waits: VecDeque::new(),
             retain_waits: (0..logs).map(|_| VecDeque::new()).collect(),
@@ -253,10 +256,11 @@ impl Shard {
         self.committed = durable;
         let own = self.config.shard.index();
         self.move_position(own, durable);
-        for lane in &mut self.lanes {
+        let mut behind = false;
+        for lane in self.peer_lanes() {
             lane.durable(durable);
+            behind |= lane.is_behind(durable);
         }
-        let behind = self.lanes.iter().any(|lane| lane.is_behind(durable));
         if behind && self.next_tell_ms == u64::MAX {
             self.next_tell_ms = self.now.monotonic_ms + LANE_TELL_MS;
         }
@@ -279,8 +283,9 @@ impl Shard {
         }
         if now.monotonic_ms >= self.next_tell_ms {
             self.next_tell_ms = u64::MAX;
-            for lane in &mut self.lanes {
-                lane.tell(self.committed);
+            let committed = self.committed;
+            for lane in self.peer_lanes() {
+                lane.tell(committed);
             }
         }
         if now.monotonic_ms >= self.next_positions_ms {
@@ -292,7 +297,7 @@ impl Shard {
     /// When to call [`Self::tick`], monotonic milliseconds.
     #[must_use]
     pub fn next_timeout(&self) -> u64 {
-        if !self.pump.is_empty() {
+        if !self.pump.is_empty() || self.can_feed() {
             return self.now.monotonic_ms;
         }
         let positions = if self.wants_positions() {
@@ -316,6 +321,15 @@ impl Shard {
         self.write_routing(store);
         self.pump_clients(store);
         self.flush_changes(store);
+        // What waits for nothing new need not wait for the next commit, which may never come.
+        while self
+            .waits
+            .front()
+            .is_some_and(|(end, _)| *end <= self.committed)
+        {
+            self.settle_waits(self.committed, store);
+            self.flush_changes(store);
+        }
         self.counters.pending = self.pending.len() as u64;
     }
 
@@ -433,6 +447,15 @@ impl Shard {
         self.last_stamp = self.last_stamp.max(message.stamp);
     }
 
+    /// The lanes to the other shards: nobody empties the one to this shard.
+    pub(crate) fn peer_lanes(&mut self) -> impl Iterator<Item = &mut Lane> {
+        let own = self.config.shard.index();
+        let lanes = self.lanes.iter_mut().enumerate();
+        lanes
+            .filter(move |(index, _)| *index != own)
+            .map(|(_, lane)| lane)
+    }
+
     /// Sends to a peer, or back to this shard's own machine at the end of the call.
     pub(crate) fn send_peer<S: Store>(&mut self, to: ShardId, message: MeshMessage, store: &mut S) {
         if to == self.config.shard {
@@ -462,6 +485,7 @@ impl Shard {
             }
             self.changes = changes;
             self.changes.clear();
+            self.changes_end = store.appended();
         }
         let end = store.appended();
         self.waits

@@ -157,11 +157,8 @@ impl Shard {
 
     /// Tells every other shard.
     pub(crate) fn broadcast(&mut self, message: &MeshMessage) {
-        let own = self.config.shard.index();
-        for (index, lane) in self.lanes.iter_mut().enumerate() {
-            if index != own {
-                lane.push(message.clone());
-            }
+        for lane in self.peer_lanes() {
+            lane.push(message.clone());
         }
     }
 }

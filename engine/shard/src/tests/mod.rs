@@ -10,6 +10,7 @@
 )]
 
 mod delivery;
+mod liveness;
 mod net;
 mod random;
 mod sessions;

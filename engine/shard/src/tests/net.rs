@@ -407,7 +407,7 @@ impl Net {
             busy = true;
         }
         busy |= !store.answers.is_empty();
-        for to in 0..self.shards.len() {
+        for to in (0..self.shards.len()).filter(|to| *to != index) {
             let queue = self.mesh.entry((index, to)).or_default();
             if queue.len() < self.ring
                 && let Some(batch) = self.shards[index].poll_mesh(ShardId(to as u8))

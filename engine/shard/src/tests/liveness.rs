@@ -1,0 +1,113 @@
+//! Whoever waits gets an answer, also when nothing else happens, and however long a shard runs.
+
+use engine_mqtt::{Packet, QoS};
+
+use super::net::{CLEAN, DURABLE, Net, Options, Said};
+
+#[test]
+fn a_shard_goes_on_reading_however_long_it_runs() {
+    let mut net = Net::tuned(2, |config| config.lane_events_max = 16);
+    let publisher = net.id_on("p", 0);
+    let subscriber = net.id_on("s", 1);
+    net.connect(&publisher, &CLEAN);
+    net.connect(&subscriber, &CLEAN);
+    net.subscribe(&subscriber, &[("t", QoS::AtLeastOnce)]);
+    for n in 0..200u16 {
+        net.publish(&publisher, "t", "x", QoS::AtLeastOnce, n + 1);
+        net.pass(50);
+        assert!(net.shards.iter().all(crate::Shard::reads_sockets), "{n}");
+    }
+}
+
+#[test]
+fn a_publication_that_comes_again_is_answered_without_another_commit() {
+    let mut net = Net::new(1);
+    net.connect("p", &DURABLE);
+    net.publish("p", "t", "once", QoS::ExactlyOnce, 9);
+    net.cut("p");
+    net.connect("p", &DURABLE);
+    net.pass(5_000);
+    net.client("p").said.clear();
+    net.publish_with("p", "t", "once", QoS::ExactlyOnce, 9, false, true);
+    net.settle();
+    assert_eq!(net.client("p").said, [Said::PubRec(9)]);
+}
+
+#[test]
+fn a_clean_start_is_answered_when_the_earlier_session_is_gone_for_good() {
+    let mut net = Net::new(1);
+    net.connect("c", &DURABLE);
+    net.frozen.push(0);
+    net.begin_connect("c", &CLEAN);
+    net.settle();
+    net.cut_now("c");
+    // The first clean start has removed the session; that is not durable yet.
+    net.begin_connect("c", &CLEAN);
+    net.client("c").said.clear();
+    net.settle();
+    assert_eq!(net.client("c").said, []);
+    net.frozen.clear();
+    net.settle();
+    assert_eq!(net.client("c").said.len(), 1, "CONNACK");
+}
+
+#[test]
+fn a_session_that_starves_is_fed_although_another_one_has_gone() {
+    let mut net = Net::tuned(2, |config| config.reads_max = 1);
+    let publisher = net.id_on("p", 0);
+    net.connect(&publisher, &CLEAN);
+    let ids: Vec<String> = ["a", "b", "c"].map(|name| net.id_on(name, 1)).into();
+    for id in &ids {
+        net.connect(id, &DURABLE);
+        net.subscribe(id, &[("t", QoS::AtLeastOnce)]);
+        net.cut(id);
+    }
+    for n in 0..3u16 {
+        net.publish(&publisher, "t", "x", QoS::AtLeastOnce, n + 1);
+    }
+    net.settle();
+    for id in &ids {
+        net.begin_connect(id, &DURABLE);
+    }
+    for _ in 0..20 {
+        // Until one of them reads and the others starve.
+        if net.shards[1].starving() == 2 {
+            break;
+        }
+        net.turn(1);
+        net.turn(0);
+    }
+    assert_eq!(net.shards[1].starving(), 2);
+    let starving = net.shards[1].first_starving().expect("two of them");
+    net.cut_now(&starving);
+    net.settle();
+    for id in ids.iter().filter(|id| **id != starving) {
+        assert_eq!(net.payloads(id).len(), 3, "{id}");
+    }
+}
+
+#[test]
+fn a_retained_message_and_the_publication_are_two_deliveries() {
+    let mut net = Net::new(1);
+    let options = Options {
+        receive_max: 1,
+        ..DURABLE
+    };
+    net.connect("p", &CLEAN);
+    net.connect("s", &options);
+    net.subscribe("s", &[("+/x", QoS::ExactlyOnce)]);
+    net.client("s").acks = false;
+    net.publish("p", "a/x", "first", QoS::AtLeastOnce, 1);
+    net.settle();
+    // The window is full: this one waits in the log.
+    net.publish_with("p", "r/x", "kept", QoS::ExactlyOnce, 2, true, false);
+    net.settle();
+    net.subscribe("s", &[("r/x", QoS::ExactlyOnce)]);
+    net.client("s").acks = true;
+    let first = net.client("s").got[0].packet_id;
+    net.ack("s", Packet::PubAck, first);
+    net.settle();
+    let got = net.client("s").got.iter();
+    let got: Vec<_> = got.map(|one| (one.payload.as_str(), one.retain)).collect();
+    assert_eq!(got, [("first", false), ("kept", true), ("kept", false)]);
+}
