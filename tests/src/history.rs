@@ -11,7 +11,8 @@
 //! - a QoS 1/2 publication that was acknowledged, or that anybody has received, reaches every
 //!   session whose subscription was acknowledged before the publication was sent;
 //! - QoS 2 deliveries happen once; QoS 0 publications are delivered at most once;
-//! - first deliveries of one publisher's messages on one topic at one QoS come in sending order;
+//! - first deliveries of one publisher's messages on one topic, published at one QoS and delivered
+//!   at one QoS, to a subscription that was there before, come in sending order;
 //! - what was acknowledged or delivered is in the logs after a crash ([`Event::Recovered`]);
 //! - a topic's retained message is the last one acknowledged ([`History::check_retained`]);
 //! - the session-present flag is right;

@@ -10,6 +10,7 @@
 //! | `crash` | `kill -9` of the real process at random points under load |
 //! | `shards` | every pair of shards carries messages, connections spread evenly |
 //! | `startup` | what the process says when it cannot start, and how it stops |
+//! | `simulation` | the whole node on a simulated disk, under seeds |
 //! | `history` | the checker that `crash` and `simulation` hold what clients saw against |
 //! | `tidy` | the source tree keeps its own rules |
 //!
@@ -37,6 +38,7 @@ mod interop;
 mod node;
 #[cfg(test)]
 mod shards;
+pub mod simulation;
 #[cfg(test)]
 mod startup;
 #[cfg(test)]

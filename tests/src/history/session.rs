@@ -29,8 +29,9 @@ struct Deliveries {
     exactly_once: u32,
 }
 
-/// The publisher, topic and QoS within which order is promised.
-type Sequence = (ClientNumber, String, u8);
+/// The publisher, the topic, the QoS it was published with and the one it was delivered with: within
+/// these, order is promised [MQTT-4.6.0-6].
+type Sequence = (ClientNumber, String, u8, u8);
 
 /// What is known about one client's session.
 #[derive(Debug, Default)]
@@ -43,6 +44,8 @@ pub(super) struct Session {
     subscriptions: Vec<Subscription>,
     /// Every filter that was asked for in this session, with the highest QoS asked for.
     asked: BTreeMap<String, u8>,
+    /// Filter and QoS of SUBSCRIBE packets of this connection that are not answered.
+    unanswered: Vec<(String, u8)>,
     delivered: BTreeMap<MessageId, Deliveries>,
     /// The newest first delivery, as the publication's step.
     newest: BTreeMap<Sequence, (u64, MessageId)>,
@@ -83,6 +86,7 @@ impl Session {
     }
 
     pub(super) fn disconnected(&mut self) {
+        self.unanswered.clear();
         if !self.durable {
             self.end();
         }
@@ -91,17 +95,28 @@ impl Session {
     pub(super) fn subscribing(&mut self, filter: &str, qos: u8) {
         let asked = self.asked.entry(filter.to_owned()).or_default();
         *asked = qos.max(*asked);
+        self.unanswered.push((filter.to_owned(), qos));
         // Until it is granted anew, the old grant is still good unless it may become worse.
         self.subscriptions
             .retain(|one| one.filter != filter || (one.granted > 0 && qos > 0));
     }
 
     pub(super) fn subscribed(&mut self, filter: &str, granted: u8, step: u64) {
+        let mut same = self.unanswered.iter();
+        if let Some(place) = same.position(|(one, qos)| one == filter && *qos == granted) {
+            self.unanswered.remove(place);
+        }
+        let may_become_worse = |(one, qos): &(String, u8)| one == filter && *qos == 0;
+        if self.unanswered.iter().any(may_become_worse) {
+            return;
+        }
         match self
             .subscriptions
             .iter_mut()
             .find(|one| one.filter == filter)
         {
+            // Nothing was owed at QoS 0, so what is owed begins with the better grant.
+            Some(held) if held.granted == 0 => (held.granted, held.since) = (granted, step),
             Some(held) => held.granted = granted,
             None => self.subscriptions.push(Subscription {
                 filter: filter.to_owned(),
@@ -161,8 +176,15 @@ impl Session {
                 qos: publication.qos,
             });
         }
-        if deliveries.all == 1 && !publication.will {
-            return self.check_order(client, publication);
+        // What was published while its SUBSCRIBE was under way, or was lost because it is delivered
+        // at QoS 0, may come for the first time when its publisher sends it again.
+        let may_be_lost = received.qos == 0 && publication.qos > 0;
+        let is_covered = self
+            .covering(publication)
+            .any(|one| one.granted > 0 || publication.qos == 0);
+        let is_ordered = !publication.will && !may_be_lost && is_covered;
+        if self.is_first(message) && is_ordered {
+            return self.check_order(received, publication);
         }
         Ok(())
     }
@@ -173,11 +195,7 @@ impl Session {
         client: ClientNumber,
         publication: &Publication,
     ) -> Result<(), Violation> {
-        let owed = self.subscriptions.iter().find(|one| {
-            one.granted > 0
-                && one.since < publication.sent_step
-                && filter_matches(&one.filter, &publication.topic)
-        });
+        let owed = self.covering(publication).find(|one| one.granted > 0);
         match owed {
             Some(subscription) if !self.delivered.contains_key(&publication.message) => {
                 Err(Violation::Missing {
@@ -192,39 +210,48 @@ impl Session {
         }
     }
 
+    fn is_first(&self, message: MessageId) -> bool {
+        self.delivered
+            .get(&message)
+            .is_some_and(|deliveries| deliveries.all == 1)
+    }
+
+    /// The subscriptions that were there when the publication was sent, and still are.
+    fn covering<'a>(
+        &'a self,
+        publication: &'a Publication,
+    ) -> impl Iterator<Item = &'a Subscription> {
+        self.subscriptions.iter().filter(|one| {
+            one.since < publication.sent_step && filter_matches(&one.filter, &publication.topic)
+        })
+    }
+
     pub(super) const fn deliveries(&self) -> u64 {
         self.deliveries
     }
 
     fn check_order(
         &mut self,
-        client: ClientNumber,
+        received: &Received<'_>,
         publication: &Publication,
     ) -> Result<(), Violation> {
         let sequence = (
             publication.publisher,
             publication.topic.clone(),
             publication.qos,
+            received.qos,
         );
-        let step = publication.sent_step;
-        let (newest, newest_message) = *self
-            .newest
-            .entry(sequence)
-            .or_insert((step, publication.message));
-        if step < newest {
+        let this = (publication.sent_step, publication.message);
+        let newest = self.newest.entry(sequence).or_insert(this);
+        if this.0 < newest.0 {
             return Err(Violation::OutOfOrder {
-                client,
+                client: received.client,
                 message: publication.message,
-                after: newest_message,
+                after: newest.1,
                 topic: publication.topic.clone(),
             });
         }
-        let sequence = (
-            publication.publisher,
-            publication.topic.clone(),
-            publication.qos,
-        );
-        self.newest.insert(sequence, (step, publication.message));
+        *newest = this;
         Ok(())
     }
 

@@ -1,0 +1,223 @@
+//! The node: its shards, their disk queues, and the rings of the mesh. This is the one file that
+//! knows which glue joins machine and storage.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
+
+use engine_server::node::{NodeOptions, ShardCore, open_node};
+use engine_shard::{ConnectionId, MeshBatch, Now, ShardId, Transmit};
+use storage_io::sim::{Rng, SimDisk, SimFile, SimQueue};
+use storage_io::{Completion, Disk, DiskQueue, Op};
+use storage_log::{Finding, RecordKind, inspect};
+
+use crate::history::{MessageId, message_id};
+
+/// Batches that a ring between two shards holds.
+const RING_BATCHES: usize = 2;
+
+/// A disk queue that the simulation moves while its shard holds it.
+#[derive(Clone, Debug, Default)]
+struct SharedQueue(Rc<RefCell<SimQueue>>);
+
+impl DiskQueue<SimFile> for SharedQueue {
+    fn submit(&mut self, token: u64, op: Op<SimFile>) {
+        self.0.borrow_mut().submit(token, op);
+    }
+
+    fn poll(&mut self) -> Option<Completion> {
+        self.0.borrow_mut().poll()
+    }
+}
+
+struct Seat {
+    core: ShardCore<SimDisk, SharedQueue>,
+    queue: SharedQueue,
+    /// By sender.
+    rings: Vec<VecDeque<MeshBatch>>,
+}
+
+/// See the module.
+pub(super) struct Node {
+    seats: Vec<Seat>,
+}
+
+impl Node {
+    /// Starts a node on what is on the disk.
+    pub(super) fn start(disk: &SimDisk, shards: u8, seed: u64, now: Now) -> Result<Self, String> {
+        let mut options = NodeOptions::new(shards, seed);
+        options.log.segment_bytes_min = 256 << 10;
+        options.log.segment_bytes_max = 512 << 10;
+        // Small enough that readers that are behind go to the disk, and indexes are flushed.
+        options.log.tail_bytes_max = 16 << 10;
+        options.log.cache_bytes_max = 256 << 10;
+        options.index.memtable_entries_max = 200;
+        options.index.cache_pages = 64;
+        options.state.cache_bytes = 1 << 20;
+        options.state.batch_bytes_min = 4 << 10;
+        options.tune = |config| {
+            config.inflight_max = 8;
+            config.output_bytes_max = 2048;
+            config.ring_events_max = 32;
+            config.lane_events_max = 24;
+            config.reads_max = 4;
+        };
+        let opened = open_node(disk, &options, now, None).map_err(|error| error.to_string())?;
+        let seats = opened.shards.into_iter().map(|parts| {
+            let queue = SharedQueue::default();
+            let core = ShardCore::new(parts, queue.clone());
+            let rings = (0..shards).map(|_| VecDeque::new()).collect();
+            Seat { core, queue, rings }
+        });
+        Ok(Self {
+            seats: seats.collect(),
+        })
+    }
+
+    /// Moves one operation of a shard's disk.
+    pub(super) fn step_disk(&mut self, shard: usize, rng: &mut Rng) -> bool {
+        self.seats
+            .get_mut(shard)
+            .is_some_and(|seat| seat.queue.0.borrow_mut().step(rng))
+    }
+
+    /// A client's socket has come home.
+    pub(super) fn connected(&mut self, shard: usize, now: Now, connection: ConnectionId) {
+        if let Some(seat) = self.seats.get_mut(shard) {
+            seat.core.connected(now, connection);
+        }
+    }
+
+    /// Bytes from a client; how many were used.
+    pub(super) fn received(
+        &mut self,
+        shard: usize,
+        now: Now,
+        connection: ConnectionId,
+        bytes: &[u8],
+    ) -> usize {
+        let seat = self.seats.get_mut(shard);
+        seat.map_or(0, |seat| seat.core.received(now, connection, bytes))
+    }
+
+    /// A client's socket has gone.
+    pub(super) fn disconnected(&mut self, shard: usize, now: Now, connection: ConnectionId) {
+        if let Some(seat) = self.seats.get_mut(shard) {
+            seat.core.disconnected(now, connection);
+        }
+    }
+
+    /// Whether a shard reads from its clients now.
+    pub(super) fn reads_sockets(&self, shard: usize) -> bool {
+        self.seats
+            .get(shard)
+            .is_some_and(|seat| seat.core.reads_sockets())
+    }
+
+    /// So many bytes for a client wait.
+    pub(super) fn transmitted(&mut self, shard: usize, connection: ConnectionId, backlog: usize) {
+        if let Some(seat) = self.seats.get_mut(shard) {
+            seat.core.transmitted(connection, backlog, Vec::new());
+        }
+    }
+
+    /// The first part of a shard's turn, before its sockets: the disk, and any part of the mesh.
+    pub(super) fn begin_turn(
+        &mut self,
+        shard: usize,
+        now: Now,
+        rng: &mut Rng,
+        all: bool,
+    ) -> Result<(), String> {
+        let Some(seat) = self.seats.get_mut(shard) else {
+            return Ok(());
+        };
+        if all || rng.chance(3, 4) {
+            seat.core.disk(now).map_err(|error| error.to_string())?;
+        }
+        for (from, ring) in (0..).map(ShardId).zip(&mut seat.rings) {
+            while !ring.is_empty() && (all || rng.chance(3, 4)) {
+                if let Some(batch) = ring.pop_front() {
+                    seat.core.mesh(now, from, batch);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The last part of a shard's turn; what it sends to clients.
+    pub(super) fn end_turn(&mut self, shard: usize, now: Now) -> Result<Vec<Transmit>, String> {
+        let shards = self.seats.len();
+        let Some(seat) = self.seats.get_mut(shard) else {
+            return Ok(Vec::new());
+        };
+        if seat.core.next_timeout() <= now.monotonic_ms {
+            seat.core.tick(now);
+        }
+        seat.core.end_turn(now).map_err(|error| error.to_string())?;
+        let mut transmits = Vec::new();
+        while let Some(transmit) = seat.core.poll_transmit() {
+            transmits.push(transmit);
+        }
+        for (number, to) in (0..).map(ShardId).zip(0..shards) {
+            if to != shard {
+                self.carry(shard, number);
+            }
+        }
+        Ok(transmits)
+    }
+
+    fn carry(&mut self, from: usize, to: ShardId) {
+        let ring = self
+            .seats
+            .get(to.index())
+            .and_then(|seat| seat.rings.get(from));
+        if ring.is_none_or(|ring| ring.len() >= RING_BATCHES) {
+            return;
+        }
+        let batch = self
+            .seats
+            .get_mut(from)
+            .and_then(|seat| seat.core.poll_mesh(to));
+        let ring = self
+            .seats
+            .get_mut(to.index())
+            .and_then(|seat| seat.rings.get_mut(from));
+        if let Some(ring) = ring {
+            ring.extend(batch);
+        }
+    }
+}
+
+/// The numbers of all QoS 1/2 publications in the logs on a disk.
+pub(super) fn stored_messages(disk: &SimDisk, shards: u8) -> Result<BTreeSet<MessageId>, String> {
+    let mut found = BTreeSet::new();
+    for shard in 0..shards {
+        let directory = disk
+            .sub(&format!("shard-{shard}"))
+            .map_err(|error| error.to_string())?;
+        let mut records = Vec::new();
+        for finding in inspect(directory).map_err(|error| error.to_string())? {
+            match finding {
+                Finding::Record(record) => records.push(record),
+                // What a recovery has cut off is not in the log, whatever lies there.
+                Finding::Segment {
+                    recovered: Some(end),
+                    ..
+                } => {
+                    records.retain(|record| record.address.1 < end);
+                }
+                Finding::Segment { .. } | Finding::Frame { .. } | Finding::End { .. } => {}
+                Finding::Damage(error) => return Err(format!("log of shard {shard}: {error}")),
+            }
+        }
+        let messages = records
+            .iter()
+            .filter(|record| record.kind == RecordKind::Message);
+        found.extend(messages.filter_map(|record| {
+            let body = engine_session::Body::decode(&record.body).ok()?;
+            message_id(body.payload)
+        }));
+    }
+    Ok(found)
+}

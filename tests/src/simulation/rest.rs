@@ -1,0 +1,91 @@
+//! The end of a run: everybody comes back, all is drained, and the history must hold.
+
+use engine_mqtt::Version;
+
+use super::actor::Actor;
+use super::world::World;
+
+/// Rounds after which a run that is not drained counts as hanging: about a minute of its clock.
+const ROUNDS_MAX: u32 = 3000;
+/// Milliseconds of one round.
+const ROUND_MS: u64 = 20;
+/// Rounds in which nothing may be left to do, before it counts as drained.
+const QUIET_ROUNDS: u32 = 10;
+
+impl World {
+    /// Drains everything and checks the history, and what is retained.
+    pub(super) fn rest(&mut self) -> Result<(), String> {
+        self.trace.add(self.step(), format_args!("rest"));
+        self.at_rest = true;
+        self.drain()?;
+        self.history
+            .finish()
+            .map_err(|violation| violation.to_string())?;
+        self.check_retained()?;
+        self.at_rest = false;
+        Ok(())
+    }
+
+    fn drain(&mut self) -> Result<(), String> {
+        let mut quiet = 0;
+        for _ in 0..ROUNDS_MAX {
+            self.round()?;
+            let is_quiet = self.actors.iter().all(Actor::is_quiet)
+                && self
+                    .actors
+                    .iter()
+                    .all(|actor| self.history.missing(actor.number()).is_empty());
+            quiet = if is_quiet { quiet + 1 } else { 0 };
+            if quiet >= QUIET_ROUNDS {
+                return Ok(());
+            }
+        }
+        self.history
+            .finish()
+            .map_err(|violation| violation.to_string())?;
+        let busy = self.actors.iter().filter(|actor| !actor.is_quiet());
+        let busy: Vec<String> = busy.map(Actor::business).collect();
+        Err(format!(
+            "still busy after {ROUNDS_MAX} rounds: {}",
+            busy.join("; ")
+        ))
+    }
+
+    /// Everything that can happen, once.
+    fn round(&mut self) -> Result<(), String> {
+        self.count_step();
+        self.now_ms += ROUND_MS;
+        for shard in 0..usize::from(self.options.shards) {
+            while self.step_disk(shard) {}
+            self.turn(shard, true)?;
+        }
+        for client in 0..self.actors.len() {
+            self.read(client, true)?;
+            self.act(client)?;
+        }
+        Ok(())
+    }
+
+    /// A client that never was here asks for everything retained.
+    fn check_retained(&mut self) -> Result<(), String> {
+        let number = u32::try_from(self.actors.len()).unwrap_or(u32::MAX);
+        self.actors.push(Actor::new(number, Version::V5, false));
+        let asker = self.actors.len() - 1;
+        self.drain()?;
+        let connection = self.actors.get(asker).and_then(|actor| actor.connection);
+        let bytes = self.with_actor(asker, |actor, stage| actor.ask_for_retained(stage))?;
+        if let Some(link) = connection.and_then(|id| self.links.get_mut(&id)) {
+            link.send(&bytes);
+        }
+        self.drain()?;
+        let found = self.actors.get(asker).map(|actor| actor.retained.clone());
+        let found = found.unwrap_or_default();
+        for topic in self.history.retained_topics() {
+            let checked = self
+                .history
+                .check_retained(topic, found.get(topic).copied());
+            checked.map_err(|violation| violation.to_string())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,328 @@
+//! The scheduler: which of all that could happen next happens, decided by the seed.
+
+use std::collections::BTreeMap;
+
+use engine_mqtt::Version;
+use engine_shard::{ConnectionId, Now, home_shard};
+use storage_io::sim::{Faults, Rng, SimDisk};
+
+use super::Options;
+use super::actor::{Actor, Stage};
+use super::link::Link;
+use super::node::{Node, stored_messages};
+use super::trace::Trace;
+use crate::history::{Event, History, Totals};
+
+/// The simulated clock starts here: some time in 2025, in milliseconds since the Unix epoch.
+const EPOCH_MS: u64 = 1_750_000_000_000;
+
+/// See the module.
+pub(super) struct World {
+    pub(super) options: Options,
+    seed: u64,
+    pub(super) rng: Rng,
+    disk: SimDisk,
+    pub(super) node: Option<Node>,
+    pub(super) actors: Vec<Actor>,
+    pub(super) links: BTreeMap<ConnectionId, Link>,
+    last_connection: u64,
+    last_message: u64,
+    pub(super) history: History,
+    pub(super) trace: Trace,
+    step: u64,
+    pub(super) now_ms: u64,
+    crashes: u32,
+    /// Clients begin nothing new.
+    pub(super) at_rest: bool,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, options: Options) -> Self {
+        let mut rng = Rng::new(seed);
+        let disk = SimDisk::new(rng.next_u64());
+        if options.ignores_syncs {
+            disk.set_faults(Faults {
+                ignore_syncs: true,
+                ..Faults::default()
+            });
+        }
+        let actors = (0..options.clients).map(|number| {
+            let version = if rng.chance(1, 2) {
+                Version::V5
+            } else {
+                Version::V311
+            };
+            Actor::new(number, version, number % 4 != 3)
+        });
+        let actors = actors.collect();
+        Self {
+            options,
+            seed,
+            rng,
+            disk,
+            node: None,
+            actors,
+            links: BTreeMap::new(),
+            last_connection: 0,
+            last_message: 0,
+            history: History::new(),
+            trace: Trace::new(options.keeps_trace),
+            step: 0,
+            now_ms: 0,
+            crashes: 0,
+            at_rest: false,
+        }
+    }
+
+    /// The whole run.
+    pub(super) fn run(&mut self) -> Result<(), String> {
+        self.start()?;
+        for _ in 0..self.options.steps {
+            self.chaos()?;
+        }
+        self.rest()?;
+        self.crash()?;
+        self.start()?;
+        self.rest()
+    }
+
+    pub(super) const fn step(&self) -> u64 {
+        self.step
+    }
+
+    pub(super) const fn crashes(&self) -> u32 {
+        self.crashes
+    }
+
+    pub(super) fn into_results(self) -> (Totals, Trace) {
+        (self.history.totals(), self.trace)
+    }
+
+    pub(super) fn now(&self) -> Now {
+        Now {
+            monotonic_ms: self.now_ms,
+            wall_ms: EPOCH_MS + self.now_ms,
+        }
+    }
+
+    fn chaos(&mut self) -> Result<(), String> {
+        self.step += 1;
+        let shard = self.rng.index(usize::from(self.options.shards));
+        let client = self.rng.index(self.actors.len());
+        match self.rng.below(1000) {
+            0..330 => self.turn(shard, false),
+            330..560 => {
+                self.step_disk(shard);
+                Ok(())
+            }
+            560..760 => self.read(client, false),
+            760..950 => self.act(client),
+            950..985 => {
+                self.now_ms += self.rng.below(30);
+                Ok(())
+            }
+            985..988 => {
+                self.now_ms += self.rng.below(2000);
+                Ok(())
+            }
+            988..996 => self.part(client),
+            _ if self.rng.chance(1, 2) => {
+                self.crash()?;
+                self.start()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Power is lost.
+    fn crash(&mut self) -> Result<(), String> {
+        self.crashes += 1;
+        self.trace.add(self.step, format_args!("crash"));
+        self.node = None;
+        self.links.clear();
+        let seed = self.rng.next_u64();
+        self.disk.crash(seed);
+        for client in 0..self.actors.len() {
+            if self
+                .actors
+                .get(client)
+                .is_some_and(|actor| actor.connection.is_some())
+            {
+                self.with_actor(client, |actor, stage| actor.disconnected(stage))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self) -> Result<(), String> {
+        let (shards, now) = (self.options.shards, self.now());
+        let node = Node::start(&self.disk, shards, self.seed, now);
+        self.node = Some(node.map_err(|error| format!("the node does not start: {error}"))?);
+        let messages = stored_messages(&self.disk, shards)?;
+        self.trace.add(
+            self.step,
+            format_args!("start with {} messages", messages.len()),
+        );
+        let event = Event::Recovered {
+            messages: &messages,
+        };
+        self.history
+            .record(self.now_ms, event)
+            .map_err(|violation| violation.to_string())
+    }
+
+    pub(super) fn step_disk(&mut self, shard: usize) -> bool {
+        let rng = &mut self.rng;
+        self.node
+            .as_mut()
+            .is_some_and(|node| node.step_disk(shard, rng))
+    }
+
+    /// One turn of a shard: any part of what there is for it, or all.
+    pub(super) fn turn(&mut self, shard: usize, all: bool) -> Result<(), String> {
+        let now = self.now();
+        let Some(node) = &mut self.node else {
+            return Ok(());
+        };
+        node.begin_turn(shard, now, &mut self.rng, all)?;
+        for (&id, link) in self.links.iter_mut().filter(|(_, link)| link.home == shard) {
+            if !link.is_known {
+                link.is_known = true;
+                node.connected(shard, now, id);
+            }
+            node.transmitted(shard, id, link.backlog());
+            let is_read = node.reads_sockets(shard) && (all || self.rng.chance(1, 2));
+            if is_read && (link.arrive(&mut self.rng, all) || !link.input.is_empty()) {
+                let used = node.received(shard, now, id, &link.input);
+                link.input.drain(..used.min(link.input.len()));
+            }
+            let is_heard = link.is_drained() || self.rng.chance(1, 8);
+            if link.is_cut && is_heard && (all || self.rng.chance(1, 4)) {
+                node.disconnected(shard, now, id);
+                link.is_closing = true;
+            }
+        }
+        let transmits = node.end_turn(shard, now)?;
+        for transmit in transmits {
+            self.trace.add(
+                self.step,
+                format_args!(
+                    "shard {shard} sends {} bytes ({:08x}) to connection {}, close {}",
+                    transmit.bytes.len(),
+                    crc32fast::hash(&transmit.bytes),
+                    transmit.connection.0,
+                    transmit.close
+                ),
+            );
+            if let Some(link) = self.links.get_mut(&transmit.connection) {
+                link.transmit(&transmit.bytes);
+                link.is_closing |= transmit.close;
+            }
+        }
+        // A link that both sides have let go of.
+        self.links
+            .retain(|_, link| !(link.is_cut && link.is_closing));
+        Ok(())
+    }
+
+    /// A client reads what has arrived.
+    pub(super) fn read(&mut self, client: usize, all: bool) -> Result<(), String> {
+        let Some(id) = self.actors.get(client).and_then(|actor| actor.connection) else {
+            return Ok(());
+        };
+        let Some(link) = self.links.get_mut(&id) else {
+            return Ok(());
+        };
+        let bytes = link.read(&mut self.rng, all);
+        let is_at_end = link.is_at_end();
+        let answer = self.with_actor(client, |actor, stage| actor.received(&bytes, stage))?;
+        if let Some(link) = self.links.get_mut(&id) {
+            link.send(&answer);
+        }
+        if is_at_end {
+            self.links.remove(&id);
+            self.with_actor(client, |actor, stage| actor.disconnected(stage))?;
+        }
+        Ok(())
+    }
+
+    /// A client does something; one without a connection connects.
+    pub(super) fn act(&mut self, client: usize) -> Result<(), String> {
+        let connection = self.actors.get(client).and_then(|actor| actor.connection);
+        let Some(id) = connection else {
+            if self.at_rest || self.rng.chance(1, 4) {
+                return self.connect(client);
+            }
+            return Ok(());
+        };
+        let bytes = self.with_actor(client, |actor, stage| actor.act(stage))?;
+        if let Some(link) = self.links.get_mut(&id) {
+            link.send(&bytes);
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, client: usize) -> Result<(), String> {
+        self.last_connection += 1;
+        let id = ConnectionId(self.last_connection);
+        let bytes = self.with_actor(client, |actor, stage| actor.connect(id, stage))?;
+        let Some(actor) = self.actors.get(client) else {
+            return Ok(());
+        };
+        let home = home_shard(&actor.client_id, self.options.shards).index();
+        let mut link = Link::new(home);
+        link.send(&bytes);
+        self.links.insert(id, link);
+        Ok(())
+    }
+
+    /// A client goes away, politely or not.
+    fn part(&mut self, client: usize) -> Result<(), String> {
+        let Some(actor) = self.actors.get(client) else {
+            return Ok(());
+        };
+        let Some(id) = actor.connection else {
+            return Ok(());
+        };
+        let is_polite = actor.is_open && self.rng.chance(1, 3);
+        let farewell = if is_polite {
+            actor.leave()?
+        } else {
+            Vec::new()
+        };
+        self.trace.add(
+            self.step,
+            format_args!("client {client} parts, polite {is_polite}"),
+        );
+        if let Some(link) = self.links.get_mut(&id) {
+            link.send(&farewell);
+            link.cut(&mut self.rng);
+        }
+        self.with_actor(client, |actor, stage| actor.disconnected(stage))
+    }
+
+    /// Calls an actor with all it works with.
+    pub(super) fn with_actor<T: Default>(
+        &mut self,
+        client: usize,
+        call: impl FnOnce(&mut Actor, &mut Stage<'_>) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let Some(actor) = self.actors.get_mut(client) else {
+            return Ok(T::default());
+        };
+        let mut stage = Stage {
+            history: &mut self.history,
+            trace: &mut self.trace,
+            rng: &mut self.rng,
+            step: self.step,
+            now_ms: self.now_ms,
+            last_message: &mut self.last_message,
+            at_rest: self.at_rest,
+        };
+        call(actor, &mut stage)
+    }
+
+    pub(super) fn count_step(&mut self) {
+        self.step += 1;
+    }
+}
