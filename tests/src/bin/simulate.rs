@@ -2,12 +2,16 @@
 //! [--trace]`, with `--steps N`, `--clients N`, `--shards N`. `tests/simulate` builds and calls it.
 
 use std::io::{self, Write};
+use std::num::NonZero;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{available_parallelism, scope};
 
-use corelane_tests::simulation::{Options, run_seed};
+use corelane_tests::simulation::{Failure, Options, Summary, run_seed};
 
 /// Seeds between two progress lines.
-const PROGRESS: u64 = 50;
+const PROGRESS: u64 = 100;
 
 struct Arguments {
     from: u64,
@@ -16,7 +20,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let mut out = io::stdout().lock();
+    let mut out = io::stdout();
     let outcome = match parse(std::env::args().skip(1)) {
         Ok(arguments) => run(&arguments, &mut out),
         Err(reason) => writeln!(
@@ -71,37 +75,80 @@ fn number<N: std::str::FromStr>(word: Option<String>) -> Result<N, String> {
         .map_err(|_| format!("not a number that fits: {word}"))
 }
 
+/// What became of the seeds so far.
+#[derive(Default)]
+struct Outcome {
+    passed: u64,
+    failed: u64,
+    crashes: u64,
+    delivered: u64,
+}
+
 /// True: all seeds passed.
 fn run(arguments: &Arguments, out: &mut impl Write) -> io::Result<bool> {
-    let (mut passed, mut failed, mut crashes, mut delivered) = (0u64, 0u64, 0u64, 0u64);
-    for seed in arguments.from..arguments.to {
-        let trace = match run_seed(seed, arguments.options) {
+    let next = AtomicU64::new(arguments.from);
+    let threads = available_parallelism().map_or(1, NonZero::get);
+    scope(|scope| {
+        let (sender, results) = channel();
+        for _ in 0..threads {
+            let (sender, next) = (sender.clone(), &next);
+            scope.spawn(move || work(arguments, next, &sender));
+        }
+        drop(sender);
+        let mut outcome = Outcome::default();
+        for result in results {
+            outcome.add(&result, out)?;
+        }
+        let Outcome { passed, failed, .. } = outcome;
+        writeln!(out, "{passed} seeds passed, {failed} failed")?;
+        Ok(failed == 0)
+    })
+}
+
+/// One thread's share: whichever seed is next.
+fn work(arguments: &Arguments, next: &AtomicU64, results: &Sender<Result<Summary, Failure>>) {
+    loop {
+        let seed = next.fetch_add(1, Relaxed);
+        if seed >= arguments.to || results.send(run_seed(seed, arguments.options)).is_err() {
+            return;
+        }
+    }
+}
+
+impl Outcome {
+    fn add(&mut self, result: &Result<Summary, Failure>, out: &mut impl Write) -> io::Result<()> {
+        let trace = match result {
             Ok(summary) => {
-                passed += 1;
-                crashes += u64::from(summary.crashes);
-                delivered += summary.totals.delivered;
-                summary.trace
+                self.passed += 1;
+                self.crashes += u64::from(summary.crashes);
+                self.delivered += summary.totals.delivered;
+                &summary.trace
             }
             Err(failure) => {
-                failed += 1;
-                for line in &failure.trace {
-                    writeln!(out, "{line}")?;
-                }
-                writeln!(out, "{failure}")?;
-                Vec::new()
+                self.failed += 1;
+                &failure.trace
             }
         };
         for line in trace {
             writeln!(out, "{line}")?;
         }
-        if (seed + 1 - arguments.from).is_multiple_of(PROGRESS) {
+        if let Err(failure) = result {
+            writeln!(out, "{failure}")?;
+        }
+        let Self {
+            passed,
+            failed,
+            crashes,
+            delivered,
+        } = self;
+        let done = *passed + *failed;
+        if done.is_multiple_of(PROGRESS) {
             writeln!(
                 out,
-                "up to seed {seed}: {passed} passed, {failed} failed, {crashes} crashes, \
+                "{done} seeds: {passed} passed, {failed} failed, {crashes} crashes, \
                  {delivered} deliveries"
             )?;
         }
+        Ok(())
     }
-    writeln!(out, "{passed} seeds passed, {failed} failed")?;
-    Ok(failed == 0)
 }
