@@ -48,7 +48,7 @@ pub(crate) struct Serve {
     /// Data directory [default: corelane-data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Where to accept clients, for example mqtt://[::1]:1883; may be repeated
+    /// Where to accept clients, for example `mqtt://[::1]:1883`; may be repeated
     /// [default: mqtt://127.0.0.1:1883]
     #[arg(long, value_name = "URL")]
     listen: Vec<ListenUrl>,
