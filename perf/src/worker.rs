@@ -457,5 +457,6 @@ impl<'a> Worker<'a> {
         self.counters
             .delivered
             .store(self.distinct, Ordering::Relaxed);
+        self.counters.turns.fetch_add(1, Ordering::Release);
     }
 }
