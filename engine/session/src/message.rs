@@ -104,7 +104,8 @@ impl<'a> Body<'a> {
     /// Appends the encoded body to `out`.
     ///
     /// # Panics
-    /// When the topic is longer than 65,535 bytes or the properties than 4 GiB: the codec admits neither.
+    /// When the topic is longer than 65,535 bytes or the properties than 4 GiB: the codec admits
+    /// neither.
     #[expect(clippy::expect_used, reason = "Invariant: MQTT bounds both lengths")]
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.reserve(HEADER_LEN + self.topic.len() + self.properties.len() + self.payload.len());

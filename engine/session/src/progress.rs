@@ -12,8 +12,8 @@ use crate::wire::{Fields, ValueError, put_offsets};
 pub struct Progress {
     /// Where it stands.
     pub place: Place,
-    /// QoS 1 deliveries below that place which are not acknowledged, in order. (QoS 2 ones are state
-    /// of their own, from before they are sent.)
+    /// QoS 1 deliveries below that place which are not acknowledged, in order. (QoS 2 ones are
+    /// state of their own, from before they are sent.)
     pub unacked: Vec<Delivery>,
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::address::{Address, LogOffset};
 use crate::progress::{Behind, Place, Progress};
 use crate::subscription::{Subscriptions, version};
-use crate::window::Window;
+use crate::window::{Delivery, Phase, Window};
 use crate::wire::{Fields, ValueError, put_bytes};
 
 /// The value of "never" for session expiry intervals, in seconds.
@@ -26,7 +26,8 @@ pub struct SessionRecord {
 }
 
 impl SessionRecord {
-    /// The stored value: version 1 | id `u64` | expiry `u32` | ended `u64` | client id with a length
+    /// The stored value: version 1 | id `u64` | expiry `u32` | ended `u64` | client id with a
+    /// length
     /// `u32`.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -111,8 +112,8 @@ impl Session {
         self.completed.contains(&at) || self.window.contains(at, false)
     }
 
-    /// The place to store so that the shard may store `stored_positions`: `positions` are the ones of
-    /// now, which are at or above.
+    /// The place to store so that the shard may store `stored_positions`: `positions` are the ones
+    /// of now, which are at or above.
     #[must_use]
     pub fn progress(
         &self,
@@ -136,7 +137,11 @@ impl Session {
             .filter(|d| d.qos == engine_mqtt::QoS::AtLeastOnce);
         let unacked = pending
             .filter(|d| d.retained || below(d.address))
-            .cloned()
+            .map(|delivery| Delivery {
+                // When this is read again, there is nothing left to wait for.
+                phase: Phase::Publish,
+                ..delivery.clone()
+            })
             .collect();
         Progress { place, unacked }
     }
@@ -170,7 +175,7 @@ mod tests {
     use super::*;
     use crate::address::LogId;
     use crate::subscription::Ids;
-    use crate::window::{Opening, Phase};
+    use crate::window::Opening;
 
     fn at(offset: u64) -> Address {
         Address {

@@ -13,7 +13,8 @@ use crate::wire::{Fields, ValueError, put_address, put_ids};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Phase {
-    /// The packet id's mapping is not durable yet (QoS 2 of a durable session): not sent.
+    /// The packet id's mapping is not durable yet (QoS 2 of a durable session), or the one of an
+    /// earlier delivery: not sent.
     Mapping = 0,
     /// PUBLISH is to be acknowledged.
     Publish = 1,
@@ -48,7 +49,8 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Appends the stored form: version 1 | packet id `u16` | sequence `u64` | address | qos | phase
+    /// Appends the stored form: version 1 | packet id `u16` | sequence `u64` | address | qos |
+    /// phase
     /// | flags (1 retain, 2 sent, 4 retained) | identifiers.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(1);
@@ -162,6 +164,13 @@ impl Window {
         self.deliveries
             .iter()
             .any(|delivery| delivery.address == address && delivery.retained == retained)
+    }
+
+    /// Whether the newest delivery waits for a mapping to be durable, its own or an earlier one.
+    #[must_use]
+    pub fn is_mapping(&self) -> bool {
+        let newest = self.deliveries.back();
+        newest.is_some_and(|delivery| delivery.phase == Phase::Mapping)
     }
 
     /// Opens a delivery with a packet id that is not in use.

@@ -193,7 +193,9 @@ impl Shard {
         let retain = retained || (grant.retain_as_published && message.retain);
         let client = &mut self.clients[index];
         let mapped = qos == QoS::ExactlyOnce && client.session.is_durable();
-        let phase = if mapped {
+        // First sends keep the order of the window, in which they are sent again [MQTT-4.6.0-1].
+        let waits = mapped || client.session.window.is_mapping();
+        let phase = if waits {
             Phase::Mapping
         } else {
             Phase::Publish
@@ -215,6 +217,8 @@ impl Shard {
             stored.phase = Phase::Publish;
             let change = state::outbound(client.session.id, &stored);
             self.change(change);
+        }
+        if waits {
             let key = self.key(index);
             self.when_durable(Wait::Publish(key, packet_id, message.clone()));
         } else {

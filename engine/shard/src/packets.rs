@@ -20,8 +20,8 @@ impl Shard {
         }
     }
 
-    /// The first packet of a connection, which must be CONNECT [MQTT-3.1.0-1]. Returns how many bytes
-    /// it took.
+    /// The first packet of a connection, which must be CONNECT [MQTT-3.1.0-1]. Returns how many
+    /// bytes it took.
     pub(crate) fn first_packet<S: Store>(
         &mut self,
         connection: ConnectionId,
@@ -51,7 +51,12 @@ impl Shard {
                 bytes.len()
             }
             Err(error) => {
-                if error.reason() == ReasonCode::UnsupportedProtocolVersion {
+                let answered = matches!(
+                    error.reason(),
+                    ReasonCode::UnsupportedProtocolVersion | ReasonCode::ClientIdentifierNotValid
+                );
+                if answered {
+                    // No client of MQTT 5 can cause these [MQTT-3.1.3-8 of 3.1.1].
                     self.reject(connection, Version::V311, error.reason());
                 } else {
                     self.counters.closed_for_error += 1;
@@ -118,8 +123,8 @@ impl Shard {
             }
             Packet::PingReq => self.send_pingresp(connection),
             Packet::Disconnect(disconnect) => self.on_disconnect(index, connection, disconnect),
-            // A second CONNECT is a protocol error [MQTT-3.1.0-2]; AUTH needs a method, and none was
-            // agreed on; the others a client cannot send.
+            // A second CONNECT is a protocol error [MQTT-3.1.0-2]; AUTH needs a method, and none
+            // was agreed on; the others a client cannot send.
             Packet::Connect(_)
             | Packet::Auth(_)
             | Packet::ConnAck(_)
