@@ -29,8 +29,8 @@ struct Deliveries {
     exactly_once: u32,
 }
 
-/// The publisher, the topic, the QoS it was published with and the one it was delivered with: within
-/// these, order is promised [MQTT-4.6.0-6].
+/// The publisher, the topic, the QoS it was published with and the one it was delivered with:
+/// within these, order is promised [MQTT-4.6.0-6].
 type Sequence = (ClientNumber, String, u8, u8);
 
 /// What is known about one client's session.
