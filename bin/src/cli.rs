@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use engine_server::{Durability, ListenUrl, SHARDS_MAX, Settings};
+
+/// As clap wants to have it.
+const SHARDS: i64 = SHARDS_MAX as i64;
 
 /// A durable MQTT engine: one commit log per core.
 #[derive(Debug, Parser)]
@@ -53,7 +56,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "URL")]
     listen: Vec<ListenUrl>,
     /// Shards [default: one per core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(SHARDS_MAX)))]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u8).range(1..=SHARDS))]
     shards: Option<u8>,
     /// When an acknowledgement may be sent: commit, interval:MS or none [default: commit]
     #[arg(long, value_name = "MODE")]

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 /// Load generator for MQTT brokers.
 #[derive(Clone, Debug, Parser)]
@@ -59,17 +59,17 @@ pub struct TargetArgs {
     #[arg(long, requires = "username")]
     pub password: Option<String>,
     /// Source addresses to connect from: 127.0.0.2 and the next ones. 0 leaves it to the kernel.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=250))]
+    #[arg(long, default_value_t = 0, value_parser = value_parser!(u8).range(0..=250))]
     pub sources: u8,
     /// Connections at most that wait for their CONNACK at a time. More than a broker's listen
     /// backlog (100 in mosquitto) makes the kernel drop SYNs, which costs a second each.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 64, value_parser = value_parser!(u32).range(1..))]
     pub connecting: u32,
     /// Connections started per second; 0: as fast as --connecting allows.
     #[arg(long, default_value_t = 0)]
     pub connect_rate: u64,
     /// Worker threads.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u16).range(1..=64))]
     pub threads: u16,
     /// Process id of the broker: its CPU time and memory are then measured.
     #[arg(long)]
@@ -86,26 +86,26 @@ pub struct TargetArgs {
 #[derive(Clone, Debug, Args)]
 pub struct LoadArgs {
     /// Quality of service to publish with.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
+    #[arg(long, default_value_t = 0, value_parser = value_parser!(u8).range(0..=2))]
     pub qos: u8,
     /// Quality of service to subscribe with; the publishing one unless given.
-    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=2))]
+    #[arg(long, value_parser = value_parser!(u8).range(0..=2))]
     pub sub_qos: Option<u8>,
     /// Payload size, bytes.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
+    #[arg(long, default_value_t = 16, value_parser = value_parser!(u32).range(16..=1_048_576))]
     pub size: u32,
     /// Messages published per second, all publishers together; 0: as fast as --window allows.
     #[arg(long, default_value_t = 0)]
     pub rate: u64,
     /// Messages at most in flight per publisher: unacknowledged (QoS 1, 2) and, with --rate 0, not
     /// yet delivered. 20 with --rate 0 and 1024 otherwise unless given.
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_parser = value_parser!(u16).range(1..))]
     pub window: Option<u16>,
     /// PUBLISH packets at most per send.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, default_value_t = 16, value_parser = value_parser!(u16).range(1..=4096))]
     pub max_per_send: u16,
     /// Topics per publisher, used in turn.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=65_536))]
     pub topics: u32,
     /// First level of all topics.
     #[arg(long, default_value = "corelane-bench")]
@@ -133,7 +133,7 @@ pub struct ConnArgs {
     #[command(flatten)]
     pub target: TargetArgs,
     /// Connections.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1_000, value_parser = value_parser!(u32).range(1..))]
     pub clients: u32,
     /// How long to hold all connections open, seconds.
     #[arg(long, default_value_t = 2.0, value_parser = parse_seconds)]
@@ -150,7 +150,7 @@ pub struct P2pArgs {
     #[command(flatten)]
     pub load: LoadArgs,
     /// Pairs of one publisher and one subscriber.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 4, value_parser = value_parser!(u32).range(1..))]
     pub pairs: u32,
 }
 
@@ -164,7 +164,7 @@ pub struct FaninArgs {
     #[command(flatten)]
     pub load: LoadArgs,
     /// Publishers.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 50, value_parser = value_parser!(u32).range(1..))]
     pub publishers: u32,
     /// Subscribers; 0 only publishes.
     #[arg(long, default_value_t = 1)]
@@ -181,10 +181,10 @@ pub struct FanoutArgs {
     #[command(flatten)]
     pub load: LoadArgs,
     /// Publishers.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..))]
     pub publishers: u32,
     /// Subscribers.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1_000, value_parser = value_parser!(u32).range(1..))]
     pub subscribers: u32,
     /// Subscribe with one wildcard filter instead of one exact filter per topic.
     #[arg(long)]

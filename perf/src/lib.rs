@@ -2,11 +2,12 @@
 //!
 //! One process plays all publishers and subscribers, so one clock times both ends. Each worker
 //! thread runs an event loop over epoll for its share of the clients (`worker`, with its parts
-//! `handshake`, `delivery` and `closing`); the main thread (`runner`) moves the workers from phase to phase and
-//! samples the broker's CPU time (`server_usage`). Every message carries who sent it, its place and
-//! its intended time (`payload`), from which `check` finds loss, repetition and disorder, and
-//! `latency` the delay since the time it was due (`schedule`). `packet` and `control_packet` are all
-//! that knows MQTT. `sink` is a minimal server that shows what the generator itself costs.
+//! `handshake`, `delivery` and `closing`); the main thread (`runner`) moves the workers from phase
+//! to phase and samples the broker's CPU time (`server_usage`). Every message carries who sent it,
+//! its place and its intended time (`payload`), from which `check` finds loss, repetition and
+//! disorder, and
+//! `latency` the delay since the time it was due (`schedule`). `packet` and `control_packet` are
+//! all that knows MQTT. `sink` is a minimal server that shows what the generator itself costs.
 
 mod assemble;
 mod check;

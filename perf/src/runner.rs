@@ -251,7 +251,8 @@ impl Progress {
             now.saturating_sub(before) as f64 * SECOND_NS as f64 / elapsed_ns as f64
         };
         let line = format!(
-            "{:>5.1} s  {} ready  {:.0} sent/s  {:.0} delivered/s  {} in flight  {} lost connections",
+            "{:>5.1} s  {} ready  {:.0} sent/s  {:.0} delivered/s  {} in flight  \
+             {} lost connections",
             now_ns as f64 / SECOND_NS as f64,
             totals.ready,
             rate(totals.sent, self.shown.sent),

@@ -39,9 +39,9 @@ pub enum Decoded<'a> {
 
 /// Decodes the packet that `input` begins with.
 ///
-/// `version` is that of the connection's CONNECT; a CONNECT itself is decoded in the version that it
-/// names. `direction` tells who sent the bytes. A packet above `limits` is an error as soon as its
-/// fixed header is there, so a caller never buffers more than the limit.
+/// `version` is that of the connection's CONNECT; a CONNECT itself is decoded in the version that
+/// it names. `direction` tells who sent the bytes. A packet above `limits` is an error as soon as
+/// its fixed header is there, so a caller never buffers more than the limit.
 ///
 /// # Errors
 /// The first thing found wrong; see [`DecodeError`]. The connection must then be closed

@@ -71,7 +71,8 @@ pub struct Subscriptions<'a>(Entries<'a, Subscription<'a>>);
 pub struct Filters<'a>(Entries<'a, &'a str>);
 
 /// The reason codes of SUBACK or UNSUBACK, in the order of the filters that they answer
-/// [MQTT-3.9.3-1], [MQTT-3.11.3-1]. Empty in an UNSUBACK before MQTT 5. Make one to encode with `From`.
+/// [MQTT-3.9.3-1], [MQTT-3.11.3-1]. Empty in an UNSUBACK before MQTT 5. Make one to encode with
+/// `From`.
 #[derive(Clone, Copy)]
 pub struct ReasonCodes<'a>(Entries<'a, ReasonCode>);
 

@@ -10,8 +10,9 @@
 //!               as many bytes; or two strings, each with 2 bytes of length
 //! ```
 //!
-//! [`Properties`] keeps the slice after the length and a bit for each property that is there. To ask
-//! for an absent one costs one bit test; a present one is found by a scan. Nothing is allocated.
+//! [`Properties`] keeps the slice after the length and a bit for each property that is there. To
+//! ask for an absent one costs one bit test; a present one is found by a scan. Nothing is
+//! allocated.
 
 use crate::error::{DecodeError, EncodeError};
 use crate::model::{PacketType, QoS};
@@ -119,8 +120,9 @@ impl<'a> Properties<'a> {
     }
 
     /// Appends, in wire form and in order, what a server passes on unchanged with a message:
-    /// payload format indicator, content type, response topic, correlation data and user properties.
-    /// The message expiry interval is not among them, because it shrinks on the way [MQTT-3.3.2-6].
+    /// payload format indicator, content type, response topic, correlation data and user
+    /// properties. The message expiry interval is not among them, because it shrinks on the way
+    /// [MQTT-3.3.2-6].
     pub fn forwardable_into(&self, out: &mut Vec<u8>) {
         if self.present.minus(FORWARDABLE).is_empty() {
             out.extend_from_slice(self.raw);

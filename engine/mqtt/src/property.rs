@@ -137,7 +137,8 @@ impl PropertySet {
 }
 
 /// What a server passes on unchanged with a message, in order [MQTT-3.3.2-4], [MQTT-3.3.2-15],
-/// [MQTT-3.3.2-16], [MQTT-3.3.2-17], [MQTT-3.3.2-20]. The message expiry interval is passed on too, but smaller.
+/// [MQTT-3.3.2-16], [MQTT-3.3.2-17], [MQTT-3.3.2-20]. The message expiry interval is passed on too,
+/// but smaller.
 pub(crate) const FORWARDABLE: PropertySet = PropertySet::of(&[
     Id::PayloadFormatIndicator,
     Id::ContentType,

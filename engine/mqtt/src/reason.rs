@@ -273,8 +273,8 @@ impl ReasonCode {
         }
     }
 
-    /// The CONNACK byte for a version. The return codes of 3.1 and 3.1.1 are fewer: what has none of
-    /// its own becomes "server unavailable".
+    /// The CONNACK byte for a version. The return codes of 3.1 and 3.1.1 are fewer: what has none
+    /// of its own becomes "server unavailable".
     #[must_use]
     pub const fn connack_number(self, version: Version) -> u8 {
         if version.has_properties() {

@@ -1,18 +1,20 @@
-//! The runtime around the pure machines: cores, rings, sockets, mesh, timers, start-up, side threads.
+//! The runtime around the pure machines: cores, rings, sockets, mesh, timers, start-up, side
+//! threads.
 //!
 //! [`Node::start`] looks whether the machine can run a node at all (`checks`), opens and recovers
-//! the data directory (`run`, [`node`]), binds the listeners and starts the threads (`threads`): one
-//! glommio executor per shard (`executor`), a `watchdog`, a `metrics` page. In an executor one task
-//! has the shard's turns (`driver`): it drains its io_uring (`ring`, `net`), the `mesh` and the disk
-//! into the machine behind the `machine` trait, sends what comes out, and sleeps on an eventfd
-//! (`sleeper`). A failure or a panic of any shard ends the node; recovery does the rest.
+//! the data directory (`run`, [`node`]), binds the listeners and starts the threads (`threads`):
+//! one glommio executor per shard (`executor`), a `watchdog`, a `metrics` page. In an executor one
+//! task has the shard's turns (`driver`): it drains its io_uring (`ring`, `net`), the `mesh` and
+//! the disk into the machine behind the `machine` trait, sends what comes out, and sleeps on an
+//! eventfd (`sleeper`). A failure or a panic of any shard ends the node; recovery does the rest.
 //!
 //! Invariants:
 //! - Shards share nothing but atomics, rings of messages and immutable blocks.
 //! - An idle connection is one slab entry and one pending kernel operation.
 //! - No shard waits for another; a full ring is tried again later.
 //! - Nothing is cancelled per connection: sockets are shut down, their operations complete.
-//! - glommio is named in `executor` and `sleeper` only (and in storage-io's disk queue); unsafe code
+//! - glommio is named in `executor` and `sleeper` only (and in storage-io's disk queue); unsafe
+//!   code
 //!   is in `ring`, `socket` and `system` only.
 
 mod checks;

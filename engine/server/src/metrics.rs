@@ -83,7 +83,8 @@ fn answer(mut stream: TcpStream, registry: &Registry) -> io::Result<()> {
     let request = read_request(&mut stream)?;
     let (status, kind, body) = respond(&request, registry);
     let head = format!(
-        "HTTP/1.0 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        "HTTP/1.0 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes())?;

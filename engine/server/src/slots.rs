@@ -1,7 +1,8 @@
 //! A table of entries in slots, whose keys are never used twice.
 //!
 //! A key is the slot's number and how often it was used before, so that what arrives late for an
-//! entry that is gone finds nothing. Keys fit 60 bits: the ring layer puts 4 bits of its own on top.
+//! entry that is gone finds nothing. Keys fit 60 bits: the ring layer puts 4 bits of its own on
+//! top.
 
 /// Bits of a key that number the slot: 268 million entries at most.
 const SLOT_BITS: u32 = 28;

@@ -116,8 +116,8 @@ impl Shard {
         }
     }
 
-    /// Ends a delivery. The address of a QoS 2 one stays until a stored place has passed it, so that
-    /// it is not delivered again after a crash.
+    /// Ends a delivery. The address of a QoS 2 one stays until a stored place has passed it, so
+    /// that it is not delivered again after a crash.
     pub(crate) fn complete(&mut self, index: u32, packet_id: u16) {
         let session = &mut self.clients[index].session;
         let Some(delivery) = session.window.close(packet_id) else {

@@ -117,8 +117,8 @@ impl Shard {
         goal: Goal,
         store: &mut S,
     ) {
-        // In the order in which they were made: a filter that was given up in this turn and is wanted
-        // again ends as wanted.
+        // In the order in which they were made: a filter that was given up in this turn and is
+        // wanted again ends as wanted.
         let mut all = std::mem::take(&mut self.route_changes);
         all.extend(changes);
         let request = self.barriers.open(goal);
@@ -194,8 +194,8 @@ impl Shard {
         }
     }
 
-    /// By log: from here on this shard is sent everything that the version routes to it, and nothing
-    /// at or above has been handled yet.
+    /// By log: from here on this shard is sent everything that the version routes to it, and
+    /// nothing at or above has been handled yet.
     pub(crate) fn cuts(&self) -> Arc<[LogOffset]> {
         let adopted = self.barriers.adopted.iter().map(|(_, offset)| *offset);
         let handled = self.positions.iter().zip(&self.handled_qos0);

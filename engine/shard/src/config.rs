@@ -15,8 +15,8 @@ pub struct ShardConfig {
     pub seed: u64,
     /// QoS 1/2 deliveries in flight to one client, at most (and its Receive Maximum).
     pub inflight_max: u16,
-    /// Inbound QoS 1/2 publications of one client that are not acknowledged, at most; told to MQTT 5
-    /// clients as Receive Maximum.
+    /// Inbound QoS 1/2 publications of one client that are not acknowledged, at most; told to MQTT
+    /// 5 clients as Receive Maximum.
     pub receive_max: u16,
     /// The largest packet taken from a client, bytes.
     pub packet_bytes_max: u32,

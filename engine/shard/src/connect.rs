@@ -207,7 +207,8 @@ impl Shard {
         }
     }
 
-    /// Every shard routes to a session that came back: it catches up from its cursors and goes live.
+    /// Every shard routes to a session that came back: it catches up from its cursors and goes
+    /// live.
     pub(crate) fn resumed<S: Store>(
         &mut self,
         key: ClientKey,

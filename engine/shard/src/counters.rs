@@ -20,7 +20,10 @@ macro_rules! counters {
         impl Counters {
             /// Calls `visit` with every name, help text, kind and value, always in the same order.
             pub fn each(&self, mut visit: impl FnMut(&'static str, &'static str, Kind, u64)) {
-                $(visit(stringify!($name), concat!($($help),+).trim_ascii(), Kind::$kind, self.$name);)+
+                $({
+                    let help = concat!($($help),+).trim_ascii();
+                    visit(stringify!($name), help, Kind::$kind, self.$name);
+                })+
             }
         }
     };

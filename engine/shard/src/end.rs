@@ -159,7 +159,8 @@ impl Shard {
             return;
         }
         if stopping {
-            // It stays in the state store, and fires after the next start unless the client is back.
+            // It stays in the state store, and fires after the next start unless the client is
+            // back.
             return;
         }
         let delay_s = will.delay_s.min(client.session.expiry_s);

@@ -123,8 +123,8 @@ impl Lane {
         self.outbox.push(MeshMessage::Collapsed { upto: self.told });
     }
 
-    /// Every durable event below `durable` has been queued: tells the peer, now if it waits for it or
-    /// gets events anyway, else when [`Self::tell`] is called.
+    /// Every durable event below `durable` has been queued: tells the peer, now if it waits for it
+    /// or gets events anyway, else when [`Self::tell`] is called.
     pub(crate) fn durable(&mut self, durable: LogOffset) {
         let wanted = self.due.is_some_and(|due| durable >= due);
         if self.events > 0 || wanted {

@@ -2,9 +2,9 @@
 //! Pure: events and the time go in, bytes and batches come out; no socket, file, clock or thread.
 //!
 //! One turn, by the server and by the simulator alike:
-//! 1. feed inputs, in any order: [`Shard::connected`], [`Shard::received`], [`Shard::disconnected`],
-//!    [`Shard::mesh`], [`Shard::read_done`], [`Shard::committed`] (after the store's durable
-//!    watermark moved), [`Shard::tick`];
+//! 1. feed inputs, in any order: [`Shard::connected`], [`Shard::received`],
+//!    [`Shard::disconnected`], [`Shard::mesh`], [`Shard::read_done`], [`Shard::committed`] (after
+//!    the store's durable watermark moved), [`Shard::tick`];
 //! 2. [`Shard::end_turn`] once;
 //! 3. start a commit of the store; drain [`Shard::poll_transmit`] to the sockets (and report each
 //!    connection's unsent bytes by [`Shard::transmitted`]) and [`Shard::poll_mesh`] for each peer
@@ -17,7 +17,7 @@
 
 #![expect(
     clippy::indexing_slicing,
-    reason = "the slab's indexes name live sessions; a stale one is our own fault and stops the shard"
+    reason = "the slab's indexes name live sessions; a stale one is our own fault"
 )]
 
 mod acknowledge;

@@ -1,8 +1,8 @@
 //! Positions: what a shard stores now and then so that sessions that keep up store nothing.
 //!
-//! A positions record stores where the shard was one interval ago. The same record holds, before it,
-//! the place and the unacknowledged deliveries of every durable session that is not there. After a
-//! crash a position may be earlier than the truth, never later.
+//! A positions record stores where the shard was one interval ago. The same record holds, before
+//! it, the place and the unacknowledged deliveries of every durable session that is not there.
+//! After a crash a position may be earlier than the truth, never later.
 
 use engine_session::{Place, Progress};
 

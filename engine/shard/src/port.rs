@@ -146,7 +146,8 @@ pub enum ReadRequest {
     },
     /// The QoS 1/2 publications of these queues at or above `from` and below `upto`, merged by
     /// offset without duplicates, until `limit` messages (or about `bytes`) are found. `next` is
-    /// where to go on: equal to `upto` when nothing remains. A queue this log does not have is empty.
+    /// where to go on: equal to `upto` when nothing remains. A queue this log does not have is
+    /// empty.
     Pull {
         /// Which queues.
         queues: Arc<[QueueName]>,
@@ -189,17 +190,19 @@ pub trait Store {
     fn durable(&self) -> LogOffset;
     /// The log has no room: the driver must stop reading sockets until it has.
     fn is_full(&self) -> bool;
-    /// The id of a queue, which is created when it does not exist. `None`: the cap on queues is reached.
+    /// The id of a queue, which is created when it does not exist. `None`: the cap on queues is
+    /// reached.
     fn queue(&mut self, name: &QueueName) -> Option<QueueId>;
     /// Appends one record in memory; the driver commits at the end of the turn.
     fn append(&mut self, record: &NewRecord<'_>) -> Appended;
     /// A publication from the in-memory tail; always there for one that has just become durable.
     fn message(&self, at: LogOffset) -> Option<Message>;
-    /// Takes a change of state that follows from a durable record of any log (a retained message, at
-    /// its topic's owner): it goes to the state store, not to this shard's log. What is applied from
-    /// a log up to which offset is told by `Shard::positions`.
+    /// Takes a change of state that follows from a durable record of any log (a retained message,
+    /// at its topic's owner): it goes to the state store, not to this shard's log. What is applied
+    /// from a log up to which offset is told by `Shard::positions`.
     fn apply(&mut self, from: Address, change: Change);
-    /// Starts a read; the driver passes the answer to `Shard::read_done`, in the same turn or later.
+    /// Starts a read; the driver passes the answer to `Shard::read_done`, in the same turn or
+    /// later.
     fn read(&mut self, token: ReadToken, request: ReadRequest);
 }
 
@@ -249,7 +252,8 @@ pub enum MeshMessage {
         /// The sender's appended offset when it adopted the version.
         appended: LogOffset,
     },
-    /// Publications in order. QoS 0 ones are not stored; the others lie below the batch's `durable`.
+    /// Publications in order. QoS 0 ones are not stored; the others lie below the batch's
+    /// `durable`.
     Events(Vec<Event>),
     /// The sender's log is durable up to here, and every event below it has been sent.
     DurableUpTo(LogOffset),

@@ -85,7 +85,8 @@ impl Shard {
         true
     }
 
-    /// The publication cannot be taken. MQTT 5 clients are told; older ones can't be, and are closed.
+    /// The publication cannot be taken. MQTT 5 clients are told; older ones can't be, and are
+    /// closed.
     fn refuse(&mut self, connection: ConnectionId, packet_id: u16, ack: OutAck) {
         self.counters.refused += 1;
         if self.version_of(connection).has_properties() {

@@ -166,8 +166,8 @@ impl Shard {
         }
     }
 
-    /// Before the first turn: the first routing table, its writer for shard 0, and where every log's
-    /// durable records end.
+    /// Before the first turn: the first routing table, its writer for shard 0, and where every
+    /// log's durable records end.
     ///
     /// # Panics
     /// When `ends` has not one offset per shard.
@@ -204,8 +204,8 @@ impl Shard {
         self.timers.arm(deadline, Timer::KeepAlive(connection, 0));
     }
 
-    /// Bytes from a client, from a packet boundary on. Returns how many were used; the caller brings
-    /// the others again, with more.
+    /// Bytes from a client, from a packet boundary on. Returns how many were used; the caller
+    /// brings the others again, with more.
     pub fn received<S: Store>(
         &mut self,
         now: Now,
@@ -367,8 +367,8 @@ impl Shard {
         None
     }
 
-    /// What became of a transmit: `backlog` bytes of this connection wait for its socket; `spent` is
-    /// a buffer to use again.
+    /// What became of a transmit: `backlog` bytes of this connection wait for its socket; `spent`
+    /// is a buffer to use again.
     pub fn transmitted(&mut self, connection: ConnectionId, backlog: usize, mut spent: Vec<u8>) {
         if spent.capacity() > 0 && spent.capacity() <= 65_536 && self.buffers.len() < 256 {
             spent.clear();

@@ -55,7 +55,8 @@ pub(crate) enum Wait {
 }
 
 impl Shard {
-    /// Publications below the durable watermark become visible: events go on the lanes in log order.
+    /// Publications below the durable watermark become visible: events go on the lanes in log
+    /// order.
     pub(crate) fn publish_durable<S: Store>(&mut self, durable: LogOffset, store: &mut S) {
         while self.pending.front().is_some_and(|one| one.end <= durable) {
             let Some(one) = self.pending.pop_front() else {

@@ -100,7 +100,10 @@ mod tests {
         fn round_trip(values in prop::collection::vec((any::<u32>(), 0_u32..=32), 0..100)) {
             let values: Vec<_> = values
                 .into_iter()
-                .map(|(value, width)| (u32::try_from(u64::from(value) & ((1 << width) - 1)).unwrap(), width))
+                .map(|(value, width)| {
+                    let masked = u64::from(value) & ((1 << width) - 1);
+                    (u32::try_from(masked).unwrap(), width)
+                })
                 .collect();
             let mut out = Vec::new();
             let mut writer = BitWriter::new(&mut out);

@@ -111,7 +111,8 @@ impl fmt::Display for IndexError {
                 expected,
             } => write!(
                 f,
-                "the queue index file {file} has format version {found}, this build knows {expected}"
+                "the queue index file {file} has format version {found}, \
+                 this build knows {expected}"
             ),
             Self::WrongLog {
                 file,

@@ -64,7 +64,8 @@ impl fmt::Display for SectionError {
         match self {
             Self::Truncated { at, expected, got } => write!(
                 f,
-                "the state change at byte {at} of its section needs {expected} bytes, {got} are left"
+                "the state change at byte {at} of its section needs {expected} bytes, \
+                 {got} are left"
             ),
             Self::KeyTooLong { len } => {
                 write!(

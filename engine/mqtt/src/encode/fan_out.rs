@@ -49,8 +49,8 @@ pub struct PublishLayout {
 }
 
 impl PublishLayout {
-    /// Replaces the packet identifier of an encoded PUBLISH. Does nothing at QoS 0, or when `packet`
-    /// is shorter than its header.
+    /// Replaces the packet identifier of an encoded PUBLISH. Does nothing at QoS 0, or when
+    /// `packet` is shorter than its header.
     pub fn set_packet_id(&self, packet: &mut [u8], packet_id: PacketId) {
         if let Some(at) = self.packet_id_at
             && let Some(bytes) = packet.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<2>)
@@ -180,8 +180,9 @@ pub fn encode_publish_header(
 ///
 /// # Errors
 /// [`EncodeError::PacketIdMismatch`], [`EncodeError::FieldTooLong`] for the topic,
-/// [`EncodeError::TopicInvalid`] for an empty topic without alias, [`EncodeError::PropertyValue`] for
-/// a subscription identifier out of range, [`EncodeError::PacketTooLarge`]. `out` is then unchanged.
+/// [`EncodeError::TopicInvalid`] for an empty topic without alias, [`EncodeError::PropertyValue`]
+/// for a subscription identifier out of range, [`EncodeError::PacketTooLarge`]. `out` is then
+/// unchanged.
 pub fn encode_publish_parts(
     parts: &PublishParts<'_>,
     out: &mut Vec<u8>,

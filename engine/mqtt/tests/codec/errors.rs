@@ -1,7 +1,8 @@
 //! Every way to be malformed: tables of packets and of what is wrong with them.
 //!
 //! A line holds the versions (as their numbers without the dot), the sender (client or server), the
-//! packet in hexadecimal, the reason code in hexadecimal, and the error in words with the statement.
+//! packet in hexadecimal, the reason code in hexadecimal, and the error in words with the
+//! statement.
 
 use engine_mqtt::{DecodeError as Error, Decoded, Direction, Limits, PacketType, Version, decode};
 

@@ -1,6 +1,6 @@
-//! Reads of the log, without waiting: each goes on as far as memory reaches, names the bytes that it
-//! misses, and goes on when they are there. Pending reads are looked at in ascending order of the
-//! log, and bytes that several miss are read once.
+//! Reads of the log, without waiting: each goes on as far as memory reaches, names the bytes that
+//! it misses, and goes on when they are there. Pending reads are looked at in ascending order of
+//! the log, and bytes that several miss are read once.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
-//! A node under a seeded random schedule: turns, commits, full rings, cuts, crashes, slow and silent
-//! clients. At the end everything heals and the history must hold: at least once for QoS 1, exactly
-//! once for QoS 2, in order.
+//! A node under a seeded random schedule: turns, commits, full rings, cuts, crashes, slow and
+//! silent clients. At the end everything heals and the history must hold: at least once for QoS 1,
+//! exactly once for QoS 2, in order.
 
 use std::collections::BTreeMap;
 
