@@ -121,14 +121,6 @@ impl Client {
         }
     }
 
-    /// The next packet, a message that came early first.
-    #[track_caller]
-    pub(crate) fn next_kept(&mut self) -> Answer {
-        self.early
-            .pop_front()
-            .map_or_else(|| self.next(), Answer::Message)
-    }
-
     /// The next packet that is no message; messages are kept for [`Client::receive`].
     #[track_caller]
     pub(crate) fn answer(&mut self) -> Answer {

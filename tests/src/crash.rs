@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use engine_mqtt::{QoS, Version};
 
-use crate::client::{Answer, Dial};
+use crate::client::Dial;
 use crate::history::{ClientNumber, History, message_id};
 use crate::node::{Broker, DEADLINE, Node};
 use publisher::Publisher;
@@ -236,19 +236,18 @@ impl Laboratory {
         let mut reader = Dial::clean(Version::V5, "reader")
             .attempt(address)
             .expect("the node serves");
+        reader.subscribe("reader/marker", QoS::AtMostOnce);
         for topic in topics {
             reader.subscribe(&topic, QoS::AtMostOnce);
-            // What is retained comes before the answer to what is sent after SUBACK.
-            reader.send(&engine_mqtt::Packet::PingReq);
-            let found = match reader.next_kept() {
-                Answer::Message(message) => {
-                    assert_eq!(reader.next(), Answer::PingResp);
-                    message_id(&message.payload)
-                }
-                other => {
-                    assert_eq!(other, Answer::PingResp);
-                    None
-                }
+            // What is retained comes before what is published after SUBACK.
+            reader.publish("reader/marker", "marker", QoS::AtMostOnce);
+            let first = reader.receive();
+            let found = if first.topic == topic {
+                assert_eq!(reader.receive().topic, "reader/marker");
+                message_id(&first.payload)
+            } else {
+                assert_eq!(first.topic, "reader/marker");
+                None
             };
             if let Err(violation) = self.history.check_retained(&topic, found) {
                 panic!("{violation}");

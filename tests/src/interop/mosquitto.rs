@@ -188,7 +188,8 @@ fn a_durable_session_survives_kill_9() {
             publish(
                 &node,
                 version,
-                &["-t", "d/exact", "-q", "2", "-m", &payload],
+                // One publisher, whose order counts.
+                &["-i", "from", "-t", "d/exact", "-q", "2", "-m", &payload],
             );
         }
         publish(&node, version, &["-t", "d/wild/7", "-q", "1", "-m", "wild"]);

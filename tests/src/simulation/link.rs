@@ -10,6 +10,8 @@ const WIRE_BYTES: usize = 4096;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Link {
+    /// The client's place among the actors.
+    pub(super) client: usize,
     /// The shard that is the client's home.
     pub(super) home: usize,
     to_node: VecDeque<u8>,
@@ -27,8 +29,9 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) const fn new(home: usize) -> Self {
+    pub(super) const fn new(client: usize, home: usize) -> Self {
         Self {
+            client,
             home,
             to_node: VecDeque::new(),
             input: Vec::new(),
@@ -85,6 +88,17 @@ impl Link {
     /// The client has nothing more to read, and the node will send nothing more.
     pub(super) fn is_at_end(&self) -> bool {
         self.is_closing && self.backlog.is_empty() && self.wire.is_empty()
+    }
+
+    /// The client has connected anew: what the node has not taken of this connection never comes.
+    /// A CONNECT that comes after a newer one would take over again, and nobody could promise
+    /// anything.
+    pub(super) fn abandon(&mut self) {
+        self.is_cut = true;
+        self.backlog.clear();
+        self.wire.clear();
+        self.to_node.clear();
+        self.input.clear();
     }
 
     /// Everything that the client sent before it let go has arrived.

@@ -270,7 +270,10 @@ impl World {
             return Ok(());
         };
         let home = home_shard(&actor.client_id, self.options.shards).index();
-        let mut link = Link::new(home);
+        for old in self.links.values_mut().filter(|old| old.client == client) {
+            old.abandon();
+        }
+        let mut link = Link::new(client, home);
         link.send(&bytes);
         self.links.insert(id, link);
         Ok(())
