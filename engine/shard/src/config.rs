@@ -2,6 +2,10 @@
 
 use crate::port::ShardId;
 
+/// Bytes of a topic name or filter, at most. MQTT allows 65,535, a key of the state store has as
+/// many, and some keys begin with a session id.
+pub const NAME_BYTES_MAX: usize = 65_500;
+
 /// What a shard is told at its start. Every bound has a default.
 #[derive(Clone, Debug)]
 pub struct ShardConfig {

@@ -52,7 +52,7 @@ mod wheel;
 #[cfg(test)]
 mod tests;
 
-pub use config::{ShardConfig, home_shard};
+pub use config::{NAME_BYTES_MAX, ShardConfig, home_shard};
 pub use counters::{Counters, Kind};
 pub use engine_session::{Address, LogId, LogOffset, Message, Now};
 pub use port::*;

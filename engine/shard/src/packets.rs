@@ -7,6 +7,7 @@ use engine_mqtt::{
 use engine_session::{Body, NEVER, NO_EXPIRY, Will};
 use engine_topic::{Filter, TopicName};
 
+use crate::config::NAME_BYTES_MAX;
 use crate::connect::Opening;
 use crate::port::{ConnectionId, Store};
 use crate::publish::Publication;
@@ -34,14 +35,9 @@ impl Shard {
                 packet: Packet::Connect(connect),
                 len,
             }) => {
-                if connect
-                    .properties
-                    .contains(PropertyId::AuthenticationMethod)
-                {
-                    let reason = ReasonCode::BadAuthenticationMethod;
-                    self.reject(connection, connect.version, reason);
-                } else {
-                    self.on_connect(connection, opening(&connect), store);
+                match refusal(&connect) {
+                    Some(reason) => self.reject(connection, connect.version, reason),
+                    None => self.on_connect(connection, opening(&connect), store),
                 }
                 len
             }
@@ -146,7 +142,7 @@ impl Shard {
             self.fail(connection, ReasonCode::TopicAliasInvalid);
             return;
         }
-        if TopicName::parse(publish.topic).is_err() {
+        if TopicName::parse(publish.topic).is_err() || publish.topic.len() > NAME_BYTES_MAX {
             self.fail(connection, ReasonCode::TopicNameInvalid);
             return;
         }
@@ -185,6 +181,7 @@ impl Shard {
         for one in subscribe.filters.iter() {
             let wanted = match Filter::parse(one.filter) {
                 Err(_) => Err(ReasonCode::TopicFilterInvalid),
+                Ok(_) if one.filter.len() > NAME_BYTES_MAX => Err(ReasonCode::TopicFilterInvalid),
                 Ok(filter) if filter.share.is_some() => {
                     Err(ReasonCode::SharedSubscriptionsNotSupported)
                 }
@@ -224,6 +221,17 @@ impl Shard {
         let with_will = packet.reason == ReasonCode::DisconnectWithWillMessage;
         self.close(connection, None, with_will);
     }
+}
+
+/// What a valid CONNECT asks for and does not get.
+fn refusal(connect: &Connect<'_>) -> Option<ReasonCode> {
+    let properties = &connect.properties;
+    if properties.contains(PropertyId::AuthenticationMethod) {
+        return Some(ReasonCode::BadAuthenticationMethod);
+    }
+    let will = connect.will.as_ref();
+    will.filter(|will| will.topic.len() > NAME_BYTES_MAX)
+        .map(|_| ReasonCode::TopicNameInvalid)
 }
 
 fn opening(connect: &Connect<'_>) -> Opening {
