@@ -9,7 +9,8 @@
 //! - nothing invented: each delivery is a message that was sent, whole, on its topic, to a client
 //!   that asked for that topic, at no higher QoS than both sides named;
 //! - a QoS 1/2 publication that was acknowledged, or that anybody has received, reaches every
-//!   session whose subscription was acknowledged before the publication was sent;
+//!   session whose subscription was acknowledged before the publication was sent, at the highest
+//!   QoS that its subscriptions were granted;
 //! - QoS 2 deliveries happen once; QoS 0 publications are delivered at most once;
 //! - first deliveries of one publisher's messages on one topic, published at one QoS and delivered
 //!   at one QoS, to a subscription that was there before, come in sending order;

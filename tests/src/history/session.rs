@@ -21,12 +21,16 @@ struct Subscription {
     granted: u8,
     /// The history's step of the SUBACK.
     since: u64,
+    /// The history's step of the last SUBACK; `None` while another one may be on its way.
+    settled: Option<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Deliveries {
     all: u32,
     exactly_once: u32,
+    /// The highest QoS of them.
+    best: u8,
 }
 
 /// The publisher, the topic, the QoS it was published with and the one it was delivered with:
@@ -99,6 +103,10 @@ impl Session {
         // Until it is granted anew, the old grant is still good unless it may become worse.
         self.subscriptions
             .retain(|one| one.filter != filter || (one.granted > 0 && qos > 0));
+        let same = self.subscriptions.iter_mut();
+        for one in same.filter(|one| one.filter == filter) {
+            one.settled = None;
+        }
     }
 
     pub(super) fn subscribed(&mut self, filter: &str, granted: u8, step: u64) {
@@ -110,18 +118,23 @@ impl Session {
         if self.unanswered.iter().any(may_become_worse) {
             return;
         }
+        let is_settled = self.unanswered.iter().all(|(one, _)| one != filter);
+        let settled = is_settled.then_some(step);
         match self
             .subscriptions
             .iter_mut()
             .find(|one| one.filter == filter)
         {
             // Nothing was owed at QoS 0, so what is owed begins with the better grant.
-            Some(held) if held.granted == 0 => (held.granted, held.since) = (granted, step),
-            Some(held) => held.granted = granted,
+            Some(held) if held.granted == 0 => {
+                (held.granted, held.since, held.settled) = (granted, step, settled);
+            }
+            Some(held) => (held.granted, held.settled) = (granted, settled),
             None => self.subscriptions.push(Subscription {
                 filter: filter.to_owned(),
                 granted,
                 since: step,
+                settled,
             }),
         }
     }
@@ -168,6 +181,7 @@ impl Session {
         }
         let deliveries = self.delivered.entry(message).or_default();
         deliveries.all += 1;
+        deliveries.best = deliveries.best.max(received.qos);
         deliveries.exactly_once += u32::from(received.qos == 2);
         if deliveries.exactly_once > 1 || (publication.qos == 0 && deliveries.all > 1) {
             return Err(Violation::Duplicated {
@@ -195,19 +209,29 @@ impl Session {
         client: ClientNumber,
         publication: &Publication,
     ) -> Result<(), Violation> {
-        let owed = self.covering(publication).find(|one| one.granted > 0);
-        match owed {
-            Some(subscription) if !self.delivered.contains_key(&publication.message) => {
-                Err(Violation::Missing {
-                    client,
-                    message: publication.message,
-                    topic: publication.topic.clone(),
-                    filter: subscription.filter.clone(),
-                    acknowledged: publication.acknowledged_ms.is_some(),
-                })
-            }
-            _ => Ok(()),
+        let Some(subscription) = self.covering(publication).find(|one| one.granted > 0) else {
+            return Ok(());
+        };
+        let message = publication.message;
+        let Some(deliveries) = self.delivered.get(&message) else {
+            return Err(Violation::Missing {
+                client,
+                message,
+                topic: publication.topic.clone(),
+                filter: subscription.filter.clone(),
+                acknowledged: publication.acknowledged_ms.is_some(),
+            });
+        };
+        let (qos, least) = (deliveries.best, self.least_qos(publication));
+        if qos < least {
+            return Err(Violation::QosTooLow {
+                client,
+                message,
+                qos,
+                least,
+            });
         }
+        Ok(())
     }
 
     fn is_first(&self, message: MessageId) -> bool {
@@ -224,6 +248,17 @@ impl Session {
         self.subscriptions.iter().filter(|one| {
             one.since < publication.sent_step && filter_matches(&one.filter, &publication.topic)
         })
+    }
+
+    /// Of all subscriptions that match, the one with the highest QoS decides; further copies for
+    /// the others may come [MQTT-3.3.4-2, MQTT-3.3.4-3]. Those whose QoS has been in question since
+    /// the publication was sent don't count.
+    fn least_qos(&self, publication: &Publication) -> u8 {
+        let settled = self
+            .covering(publication)
+            .filter(|one| one.settled.is_some_and(|step| step < publication.sent_step));
+        let granted = settled.map(|one| one.granted).max();
+        granted.unwrap_or(0).min(publication.qos)
     }
 
     pub(super) const fn deliveries(&self) -> u64 {

@@ -344,6 +344,31 @@ fn retained_is_the_last_acknowledged_or_one_that_ran_beside_it() {
 }
 
 #[test]
+fn overlapping_subscriptions_bring_the_highest_qos() {
+    let mut story = Story::new();
+    story.subscribe("a/+", 0);
+    story.subscribe("a/#", 1);
+    story.publish(1, 2);
+    story.acknowledge(1);
+    story.deliver(1, 0);
+    assert!(matches!(
+        story.0.finish(),
+        Err(Violation::QosTooLow {
+            qos: 0,
+            least: 1,
+            ..
+        })
+    ));
+    story.deliver(1, 1);
+    story.0.finish().unwrap();
+    story.publish(2, 1);
+    story.acknowledge(2);
+    story.subscribe("a/#", 2);
+    story.deliver(2, 0);
+    story.0.finish().unwrap();
+}
+
+#[test]
 fn removed_wills_stay_unpublished_and_due_ones_arrive() {
     let mut story = Story::new();
     story.subscribe("a/b", 1);

@@ -47,6 +47,12 @@ pub enum Violation {
         qos: u8,
         most: u8,
     },
+    QosTooLow {
+        client: ClientNumber,
+        message: MessageId,
+        qos: u8,
+        least: u8,
+    },
     Duplicated {
         client: ClientNumber,
         message: MessageId,
@@ -136,6 +142,16 @@ impl fmt::Display for Violation {
             } => write!(
                 f,
                 "client {}: received {message} at QoS {qos}, at most {most} is right",
+                client.0
+            ),
+            Self::QosTooLow {
+                client,
+                message,
+                qos,
+                least,
+            } => write!(
+                f,
+                "client {}: received {message} at QoS {qos}, at least {least} is right",
                 client.0
             ),
             Self::Duplicated {
