@@ -69,6 +69,12 @@ pub(super) struct Actor {
     owes_clean_start: bool,
     /// The session of this connection ends with it, and so does what the client keeps of it.
     ends_with_connection: bool,
+    /// DISCONNECT is sent, and the client waits for the node to close the connection.
+    pub(super) is_leaving: bool,
+    /// The will of this connection.
+    will: Option<MessageId>,
+    /// Wills of connections that broke, which the node must publish unless it loses power.
+    due_wills: Vec<MessageId>,
     input: Vec<u8>,
     outbox: Outbox,
     /// QoS 2 packet ids that were received and not released.
@@ -93,6 +99,9 @@ impl Actor {
             is_open: false,
             owes_clean_start: !is_durable,
             ends_with_connection: !is_durable,
+            is_leaving: false,
+            will: None,
+            due_wills: Vec::new(),
             input: Vec::new(),
             outbox: Outbox::default(),
             unreleased: BTreeSet::new(),
@@ -111,6 +120,7 @@ impl Actor {
     /// Nothing is under way.
     pub(super) fn is_quiet(&self) -> bool {
         self.is_open
+            && !self.is_leaving
             && self.outbox.len() == 0
             && self.replies.is_empty()
             && self.unreleased.is_empty()
@@ -160,7 +170,8 @@ impl Actor {
             properties.session_expiry(u32::MAX);
         }
         let properties = properties.properties().map_err(|error| error.to_string())?;
-        let will = self.will(stage)?;
+        let will = self.new_will(stage)?;
+        self.will = will.as_ref().map(|sent| sent.message);
         let will_payload = will.as_ref().map(|sent| payload(sent.message, 20));
         let connect = Connect {
             version: self.version,
@@ -186,6 +197,9 @@ impl Actor {
 
     /// Something to do, or nothing.
     pub(super) fn act(&mut self, stage: &mut Stage<'_>) -> Result<Vec<u8>, String> {
+        if self.is_leaving {
+            return Ok(Vec::new());
+        }
         let mut bytes = self.reply(stage);
         if !self.is_open || stage.at_rest {
             return Ok(bytes);
@@ -201,14 +215,57 @@ impl Actor {
     }
 
     /// Says good-bye.
-    pub(super) fn leave(&self) -> Result<Vec<u8>, String> {
+    pub(super) fn farewell(&self) -> Result<Vec<u8>, String> {
         self.encode(&Packet::Disconnect(Disconnect::default()))
+    }
+
+    /// The client breaks its connection. What CONNACK has answered has a will at the node.
+    pub(super) fn break_off(&mut self, stage: &mut Stage<'_>) -> Result<(), String> {
+        if self.is_open && !self.is_leaving {
+            self.due_wills.extend(self.will);
+        }
+        self.disconnected(stage)
+    }
+
+    /// The node has closed the connection.
+    pub(super) fn closed(&mut self, stage: &mut Stage<'_>) -> Result<(), String> {
+        if let Some(message) = self.will.filter(|_| self.is_leaving) {
+            stage.record(Event::WillRemoved { message })?;
+        }
+        self.disconnected(stage)
+    }
+
+    /// The node is gone, and with it perhaps wills that it had begun to publish. A will that it
+    /// held comes when its client stays away.
+    pub(super) fn crashed(
+        &mut self,
+        stays_away: bool,
+        stage: &mut Stage<'_>,
+    ) -> Result<(), String> {
+        self.due_wills.clear();
+        if self.connection.is_none() {
+            return Ok(());
+        }
+        if stays_away {
+            return self.break_off(stage);
+        }
+        self.disconnected(stage)
+    }
+
+    /// All that was under way has come to its end: wills as well.
+    pub(super) fn claim_wills(&mut self, stage: &mut Stage<'_>) -> Result<(), String> {
+        for message in std::mem::take(&mut self.due_wills) {
+            stage.record(Event::WillDue { message })?;
+        }
+        Ok(())
     }
 
     /// The connection is gone.
     pub(super) fn disconnected(&mut self, stage: &mut Stage<'_>) -> Result<(), String> {
         self.connection = None;
         self.is_open = false;
+        self.is_leaving = false;
+        self.will = None;
         self.input.clear();
         self.replies.clear();
         self.subscribing.clear();
@@ -248,6 +305,10 @@ impl Actor {
             }
         }
         self.input = rest.to_vec();
+        if self.is_leaving {
+            // Nothing may follow a DISCONNECT [MQTT-3.14.4-2].
+            answer.clear();
+        }
         Ok(answer)
     }
 
@@ -516,7 +577,7 @@ impl Actor {
         }))
     }
 
-    fn will(&self, stage: &mut Stage<'_>) -> Result<Option<Outgoing>, String> {
+    fn new_will(&self, stage: &mut Stage<'_>) -> Result<Option<Outgoing>, String> {
         if stage.at_rest || !stage.rng.chance(1, 4) {
             return Ok(None);
         }

@@ -59,7 +59,7 @@ impl Node {
             config.inflight_max = 8;
             config.output_bytes_max = 2048;
             config.ring_events_max = 32;
-            config.lane_events_max = 24;
+            config.lane_events_max = 6;
             config.reads_max = 4;
         };
         let opened = open_node(disk, &options, now, None).map_err(|error| error.to_string())?;
@@ -155,6 +155,11 @@ impl Node {
             seat.core.tick(now);
         }
         seat.core.end_turn(now).map_err(|error| error.to_string())?;
+        let unreadable = seat.core.store().counters().unreadable;
+        if unreadable > 0 {
+            // Nothing rots on this disk: what is referred to is there.
+            return Err(format!("shard {shard} could not read {unreadable} records"));
+        }
         let mut transmits = Vec::new();
         while let Some(transmit) = seat.core.poll_transmit() {
             transmits.push(transmit);

@@ -40,6 +40,9 @@ impl Outgoing {
     }
 }
 
+/// Packet ids of one client: hardly more than it has in flight, so that they come back soon.
+const PACKET_IDS: u16 = 12;
+
 /// One publication in flight.
 #[derive(Debug)]
 pub(super) struct InFlight {
@@ -68,8 +71,7 @@ impl Outbox {
     /// A packet id that nothing in flight has.
     pub(super) fn free_id(&mut self) -> PacketId {
         loop {
-            // Few numbers, so that they come back soon.
-            self.last_id = self.last_id % 40 + 1;
+            self.last_id = self.last_id % PACKET_IDS + 1;
             let taken = self
                 .in_flight
                 .iter()

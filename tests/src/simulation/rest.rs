@@ -11,6 +11,8 @@ const ROUNDS_MAX: u32 = 3000;
 const ROUND_MS: u64 = 20;
 /// Rounds in which nothing may be left to do, before it counts as drained.
 const QUIET_ROUNDS: u32 = 10;
+/// How long all clients stay away: longer than wills wait for their clients after a crash.
+const SILENCE_MS: u64 = 31_000;
 
 impl World {
     /// Drains everything and checks the history, and what is retained.
@@ -18,11 +20,25 @@ impl World {
         self.trace.add(self.step(), format_args!("rest"));
         self.at_rest = true;
         self.drain()?;
+        for client in 0..self.actors.len() {
+            self.with_actor(client, |actor, stage| actor.claim_wills(stage))?;
+        }
+        self.drain()?;
         self.history
             .finish()
             .map_err(|violation| violation.to_string())?;
         self.check_retained()?;
         self.at_rest = false;
+        Ok(())
+    }
+
+    /// A long time without any client.
+    pub(super) fn silence(&mut self) -> Result<(), String> {
+        self.trace.add(self.step(), format_args!("silence"));
+        self.now_ms += SILENCE_MS;
+        for _ in 0..QUIET_ROUNDS {
+            self.node_round()?;
+        }
         Ok(())
     }
 
@@ -53,15 +69,20 @@ impl World {
 
     /// Everything that can happen, once.
     fn round(&mut self) -> Result<(), String> {
+        self.node_round()?;
+        for client in 0..self.actors.len() {
+            self.read(client, true)?;
+            self.act(client)?;
+        }
+        Ok(())
+    }
+
+    fn node_round(&mut self) -> Result<(), String> {
         self.count_step();
         self.now_ms += ROUND_MS;
         for shard in 0..usize::from(self.options.shards) {
             while self.step_disk(shard) {}
             self.turn(shard, true)?;
-        }
-        for client in 0..self.actors.len() {
-            self.read(client, true)?;
-            self.act(client)?;
         }
         Ok(())
     }

@@ -81,8 +81,12 @@ impl World {
             self.chaos()?;
         }
         self.rest()?;
-        self.crash()?;
+        let stays_away = self.rng.chance(1, 2);
+        self.crash(stays_away)?;
         self.start()?;
+        if stays_away {
+            self.silence()?;
+        }
         self.rest()
     }
 
@@ -127,29 +131,34 @@ impl World {
             }
             988..996 => self.part(client),
             _ if self.rng.chance(1, 2) => {
-                self.crash()?;
+                self.crash(false)?;
                 self.start()
             }
             _ => Ok(()),
         }
     }
 
-    /// Power is lost.
-    fn crash(&mut self) -> Result<(), String> {
+    /// The process is killed; mostly, power is lost as well, and with it what was not synced.
+    fn crash(&mut self, stays_away: bool) -> Result<(), String> {
         self.crashes += 1;
-        self.trace.add(self.step, format_args!("crash"));
+        let keeps_power = self.rng.chance(1, 3);
+        self.trace
+            .add(self.step, format_args!("crash, keeps power {keeps_power}"));
+        let faults = self.disk.faults();
+        // What is dropped with the node must not reach the disk.
+        self.disk.set_faults(Faults {
+            writes_per_10k: 10_000,
+            ..faults.clone()
+        });
         self.node = None;
+        self.disk.set_faults(faults);
         self.links.clear();
         let seed = self.rng.next_u64();
-        self.disk.crash(seed);
+        if !keeps_power {
+            self.disk.crash(seed);
+        }
         for client in 0..self.actors.len() {
-            if self
-                .actors
-                .get(client)
-                .is_some_and(|actor| actor.connection.is_some())
-            {
-                self.with_actor(client, |actor, stage| actor.disconnected(stage))?;
-            }
+            self.with_actor(client, |actor, stage| actor.crashed(stays_away, stage))?;
         }
         Ok(())
     }
@@ -241,7 +250,7 @@ impl World {
         }
         if is_at_end {
             self.links.remove(&id);
-            self.with_actor(client, |actor, stage| actor.disconnected(stage))?;
+            self.with_actor(client, |actor, stage| actor.closed(stage))?;
         }
         Ok(())
     }
@@ -287,21 +296,31 @@ impl World {
         let Some(id) = actor.connection else {
             return Ok(());
         };
-        let is_polite = actor.is_open && self.rng.chance(1, 3);
+        let is_polite = actor.is_open && !actor.is_leaving && self.rng.chance(1, 3);
+        let waits = is_polite && self.rng.chance(1, 2);
         let farewell = if is_polite {
-            actor.leave()?
+            actor.farewell()?
         } else {
             Vec::new()
         };
         self.trace.add(
             self.step,
-            format_args!("client {client} parts, polite {is_polite}"),
+            format_args!("client {client} parts, polite {is_polite}, waits {waits}"),
         );
         if let Some(link) = self.links.get_mut(&id) {
             link.send(&farewell);
-            link.cut(&mut self.rng);
+            if !waits {
+                link.cut(&mut self.rng);
+            }
         }
-        self.with_actor(client, |actor, stage| actor.disconnected(stage))
+        self.with_actor(client, |actor, stage| match (is_polite, waits) {
+            (true, true) => {
+                actor.is_leaving = true;
+                Ok(())
+            }
+            (true, false) => actor.disconnected(stage),
+            (false, _) => actor.break_off(stage),
+        })
     }
 
     /// Calls an actor with all it works with.
