@@ -1,8 +1,10 @@
 //! Runs the whole node under seeds: `simulate node --seeds A..B` or `simulate node --seed N
-//! [--trace]`, with `--steps N`, `--clients N`, `--shards N`. `tests/simulate` builds and calls it.
+//! [--trace]`, with `--steps N`, `--clients N`, `--shards N`; `--stop` ends at the first failure.
+//! `tests/simulate` builds and calls it.
 
 use std::io::{self, Write};
 use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
@@ -16,6 +18,8 @@ const PROGRESS: u64 = 100;
 struct Arguments {
     from: u64,
     to: u64,
+    /// No seed is begun after one has failed.
+    stops: bool,
     options: Options,
 }
 
@@ -26,7 +30,7 @@ fn main() -> ExitCode {
         Err(reason) => writeln!(
             out,
             "{reason}\nusage: simulate node (--seeds A..B | --seed N) [--trace] [--steps N] \
-             [--clients N] [--shards N] [--ignore-syncs]"
+             [--clients N] [--shards N] [--ignore-syncs] [--stop]"
         )
         .map(|()| false),
     };
@@ -43,12 +47,14 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let mut arguments = Arguments {
         from: 0,
         to: 100,
+        stops: false,
         options: Options::default(),
     };
     while let Some(word) = words.next() {
         let options = &mut arguments.options;
         match word.as_str() {
             "--trace" => options.keeps_trace = true,
+            "--stop" => arguments.stops = true,
             "--ignore-syncs" => options.ignores_syncs = true,
             "--steps" => options.steps = number(words.next())?,
             "--clients" => options.clients = number(words.next())?,
@@ -86,13 +92,13 @@ struct Outcome {
 
 /// True: all seeds passed.
 fn run(arguments: &Arguments, out: &mut impl Write) -> io::Result<bool> {
-    let next = AtomicU64::new(arguments.from);
+    let (next, end) = (AtomicU64::new(arguments.from), AtomicU64::new(arguments.to));
     let threads = available_parallelism().map_or(1, NonZero::get);
     scope(|scope| {
         let (sender, results) = channel();
         for _ in 0..threads {
-            let (sender, next) = (sender.clone(), &next);
-            scope.spawn(move || work(arguments, next, &sender));
+            let (sender, next, end) = (sender.clone(), &next, &end);
+            scope.spawn(move || work(arguments, next, end, &sender));
         }
         drop(sender);
         let mut outcome = Outcome::default();
@@ -105,14 +111,43 @@ fn run(arguments: &Arguments, out: &mut impl Write) -> io::Result<bool> {
     })
 }
 
-/// One thread's share: whichever seed is next.
-fn work(arguments: &Arguments, next: &AtomicU64, results: &Sender<Result<Summary, Failure>>) {
+/// One thread's share: whichever seed is next. Seeds are begun in order, so all below one that has
+/// failed come to their end.
+fn work(
+    arguments: &Arguments,
+    next: &AtomicU64,
+    end: &AtomicU64,
+    results: &Sender<Result<Summary, Failure>>,
+) {
     loop {
         let seed = next.fetch_add(1, Relaxed);
-        if seed >= arguments.to || results.send(run_seed(seed, arguments.options)).is_err() {
+        if seed >= end.load(Relaxed) {
+            return;
+        }
+        let result = run_caught(seed, arguments.options);
+        if arguments.stops && result.is_err() {
+            end.fetch_min(seed, Relaxed);
+        }
+        if results.send(result).is_err() {
             return;
         }
     }
+}
+
+/// A panic of the node is a failure of its seed, as any broken promise.
+fn run_caught(seed: u64, options: Options) -> Result<Summary, Failure> {
+    catch_unwind(AssertUnwindSafe(|| run_seed(seed, options))).unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(Failure {
+            seed,
+            step: 0,
+            reason: format!("a panic: {}", text.unwrap_or("without a text")),
+            trace: Vec::new(),
+        })
+    })
 }
 
 impl Outcome {
