@@ -262,7 +262,8 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                 Ok(None)
             }
             Err(error) => {
-                tracing::error!(%error, "a record cannot be read and is left out");
+                let shard = self.log.log_id().0;
+                tracing::error!(shard, %error, "a record cannot be read and is left out");
                 self.counters.unreadable += 1;
                 Ok(Some(None))
             }
