@@ -207,6 +207,25 @@ impl Client {
         retain: bool,
         properties: &PropertiesBuilder,
     ) {
+        let bytes = payload.as_bytes();
+        self.publish_bytes_with(topic, bytes, qos, retain, properties);
+    }
+
+    /// Publishes bytes, after whose whole exchange it returns.
+    #[track_caller]
+    pub(crate) fn publish_bytes(&mut self, topic: &str, payload: &[u8], qos: QoS, retain: bool) {
+        self.publish_bytes_with(topic, payload, qos, retain, &PropertiesBuilder::new());
+    }
+
+    #[track_caller]
+    fn publish_bytes_with(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        qos: QoS,
+        retain: bool,
+        properties: &PropertiesBuilder,
+    ) {
         let packet_id = (qos != QoS::AtMostOnce).then(|| self.packet_id());
         self.send(&Packet::Publish(Publish {
             dup: false,
@@ -215,7 +234,7 @@ impl Client {
             topic,
             packet_id,
             properties: properties.properties().expect("well-formed properties"),
-            payload: payload.as_bytes(),
+            payload,
         }));
         let Some(id) = packet_id else { return };
         if qos == QoS::AtLeastOnce {

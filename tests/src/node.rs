@@ -49,6 +49,8 @@ pub(crate) struct Node {
     broker: Broker,
     shards: u8,
     arguments: Vec<String>,
+    /// A program, with its arguments, that sets limits and becomes the product.
+    launcher: Vec<String>,
     folder: TempDir,
     data: PathBuf,
     port: u16,
@@ -87,6 +89,7 @@ impl Node {
             broker: Broker::chosen(),
             shards,
             arguments: arguments.iter().map(ToString::to_string).collect(),
+            launcher: Vec::new(),
             folder,
             port: free_port(),
             process: None,
@@ -103,6 +106,17 @@ impl Node {
     /// For the next start.
     pub(crate) fn set_shards(&mut self, shards: u8) {
         self.shards = shards;
+    }
+
+    /// For the next start: the data is in this folder, which the test keeps.
+    pub(crate) fn set_data(&mut self, data: PathBuf) {
+        self.data = data;
+    }
+
+    /// For the next start: a program that sets limits and then becomes the product, such as
+    /// `prlimit --nofile=100`.
+    pub(crate) fn set_launcher(&mut self, words: &[&str]) {
+        self.launcher = words.iter().map(ToString::to_string).collect();
     }
 
     /// Where clients connect.
@@ -286,7 +300,14 @@ impl Node {
     }
 
     fn corelane(&self) -> Command {
-        let mut command = Command::new(program::corelane());
+        let mut command = match self.launcher.split_first() {
+            None => Command::new(program::corelane()),
+            Some((launcher, words)) => {
+                let mut command = Command::new(launcher);
+                command.args(words).arg(program::corelane());
+                command
+            }
+        };
         command
             .arg("serve")
             .arg("--data")

@@ -133,7 +133,12 @@ impl Dial {
 
     /// A connection over which nothing is sent yet.
     pub(crate) fn silent(version: Version, node: &Node) -> Client {
-        let stream = TcpStream::connect(node.address()).expect("the node accepts connections");
+        Self::silent_to(version, node.address())
+    }
+
+    /// Like [`Dial::silent`], for a thread that has the address only.
+    pub(crate) fn silent_to(version: Version, address: SocketAddr) -> Client {
+        let stream = TcpStream::connect(address).expect("the node accepts connections");
         Client::over(stream, version)
     }
 
