@@ -14,6 +14,7 @@
 //! `CORELANE_CRASH_SEED` repeats the random choices of a run (not the timing of its threads);
 //! `CORELANE_CRASH_KILLS` sets how many kills there are under load.
 
+mod pauses;
 mod publisher;
 mod random;
 mod report;
@@ -50,6 +51,8 @@ struct Laboratory {
     start: Instant,
     publishers: Vec<Publisher>,
     subscribers: Vec<Subscriber>,
+    /// Publishers of this round that have come to their end.
+    finished: u32,
 }
 
 /// How the publishers of a round end.
@@ -57,6 +60,8 @@ struct Laboratory {
 enum Round {
     /// They publish until the node dies.
     UntilKilled,
+    /// They publish so many each, and complete it, while the node is stopped now and then.
+    Paused(u64),
     /// They complete what is open, and everybody receives what is owed.
     ToTheEnd,
 }
@@ -107,10 +112,14 @@ impl Laboratory {
             start: Instant::now(),
             publishers,
             subscribers,
+            finished: 0,
         }
     }
 
     fn record(&mut self, report: &Report) {
+        if matches!(report, Report::Disconnected { client } if client.0 < PUBLISHERS) {
+            self.finished += 1;
+        }
         let now_ms = u64::try_from(self.start.elapsed().as_millis()).expect("a short run");
         if let Err(violation) = self.history.record(now_ms, report.event()) {
             panic!("{violation} (at {report:?})");
@@ -123,23 +132,34 @@ impl Laboratory {
         let address = self.node.address();
         let mut publishers = std::mem::take(&mut self.publishers);
         let mut subscribers = std::mem::take(&mut self.subscribers);
+        self.finished = 0;
+        let quota = match round {
+            Round::UntilKilled => u64::MAX,
+            Round::Paused(count) => count,
+            Round::ToTheEnd => 0,
+        };
         for subscriber in &mut subscribers {
-            let here = round == Round::ToTheEnd || self.random.below(100) < subscriber.presence();
+            let here =
+                round != Round::UntilKilled || self.random.below(100) < subscriber.presence();
             subscriber.set_online(here);
         }
         std::thread::scope(|scope| {
             let (sender, reports) = channel();
             for publisher in &mut publishers {
                 let sender = sender.clone();
-                scope.spawn(move || publisher.run(address, &sender, round == Round::ToTheEnd));
+                scope.spawn(move || publisher.run(address, &sender, quota));
             }
             for subscriber in subscribers.iter_mut().filter(|one| one.is_online()) {
                 let (sender, done) = (sender.clone(), &done);
-                scope.spawn(move || subscriber.run(address, &sender, done));
+                scope.spawn(move || subscriber.run(address, &sender, done, round));
             }
             drop(sender);
             match round {
                 Round::UntilKilled => self.kill_under_load(&reports),
+                Round::Paused(_) => {
+                    self.pause_under_load(&reports);
+                    self.until_complete(&reports, &done, address);
+                }
                 Round::ToTheEnd => self.until_complete(&reports, &done, address),
             }
         });
@@ -187,7 +207,10 @@ impl Laboratory {
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
-                    if !done.load(Ordering::Relaxed) && self.missing() == 0 {
+                    if done.load(Ordering::Relaxed) {
+                        continue;
+                    }
+                    if self.finished == PUBLISHERS && self.missing() == 0 {
                         self.check_retained(address);
                         done.store(true, Ordering::Relaxed);
                     } else if last.elapsed() > DEADLINE {
@@ -294,15 +317,19 @@ fn run(seed: u64, kills: u64) {
     assert!(totals.acknowledged > kills, "the load is one: {totals:?}");
 }
 
-#[test]
-fn kill_9_at_random_points_loses_and_repeats_nothing() {
+/// The seed of this run: from the environment, or another one each time.
+fn seed() -> u64 {
     let now = std::time::SystemTime::now();
     let clock = now
         .duration_since(std::time::UNIX_EPOCH)
         .expect("a clock after 1970");
     let seed = number_from("CORELANE_CRASH_SEED");
-    let seed = seed.unwrap_or_else(|| u64::from(clock.subsec_nanos()));
-    run(seed, number_from("CORELANE_CRASH_KILLS").unwrap_or(KILLS));
+    seed.unwrap_or_else(|| u64::from(clock.subsec_nanos()))
+}
+
+#[test]
+fn kill_9_at_random_points_loses_and_repeats_nothing() {
+    run(seed(), number_from("CORELANE_CRASH_KILLS").unwrap_or(KILLS));
 }
 
 /// How threads tell what they do.

@@ -52,9 +52,10 @@ impl Publisher {
         }
     }
 
-    /// Publishes until the connection ends; with `drain`, until nothing is open.
-    pub(super) fn run(&mut self, address: SocketAddr, reports: &Reports, drain: bool) {
+    /// Publishes `quota` messages and completes all that is open, or until the connection ends.
+    pub(super) fn run(&mut self, address: SocketAddr, reports: &Reports, mut quota: u64) {
         let client = self.client;
+        let quota_is_bounded = quota < u64::MAX;
         tell(reports, Report::Connecting { client });
         let Some(mut connection) = self.dial.attempt(address) else {
             return tell(reports, Report::Disconnected { client });
@@ -70,11 +71,14 @@ impl Publisher {
         for open in &self.open {
             open.send(&mut connection, true);
         }
-        while !drain || !self.open.is_empty() {
-            while !drain && self.open.len() < WINDOW {
+        while quota > 0 || !self.open.is_empty() {
+            while quota > 0 && self.open.len() < WINDOW {
+                quota -= 1;
                 self.publish(&mut connection, reports);
             }
             if !self.answered(&mut connection, reports) {
+                let is_owed = quota_is_bounded && !self.open.is_empty();
+                assert!(!is_owed, "publisher {}: the node has closed", client.0);
                 break;
             }
         }

@@ -11,7 +11,7 @@ use engine_mqtt::{
 };
 
 use super::publisher::tell;
-use super::{Random, Report, Reports};
+use super::{Random, Report, Reports, Round};
 use crate::client::{Answer, Client, Dial, Message};
 use crate::history::{ClientNumber, message_id};
 
@@ -72,8 +72,14 @@ impl Subscriber {
         self.online
     }
 
-    /// Receives until the connection ends or `done` is set.
-    pub(super) fn run(&mut self, address: SocketAddr, reports: &Reports, done: &AtomicBool) {
+    /// Receives until the connection ends, as it may when the node is killed, or `done` is set.
+    pub(super) fn run(
+        &mut self,
+        address: SocketAddr,
+        reports: &Reports,
+        done: &AtomicBool,
+        round: Round,
+    ) {
         let client = self.client;
         tell(reports, Report::Connecting { client });
         if let Some(mut connection) = self.dial.attempt(address) {
@@ -87,6 +93,8 @@ impl Subscriber {
             );
             self.subscribe(&mut connection, reports);
             while self.received_one(&mut connection, reports, done) {}
+            let may_end = round == Round::UntilKilled || done.load(Ordering::Relaxed);
+            assert!(may_end, "subscriber {}: the node has closed", client.0);
         }
         self.held.clear();
         tell(reports, Report::Disconnected { client });
