@@ -14,6 +14,7 @@
 //! `CORELANE_CRASH_SEED` repeats the random choices of a run (not the timing of its threads);
 //! `CORELANE_CRASH_KILLS` sets how many kills there are under load.
 
+mod damage;
 mod pauses;
 mod publisher;
 mod random;

@@ -1,0 +1,420 @@
+//! Flipped bits in every kind of file of a data directory: the next start serves everything, or
+//! refuses and names the file. Index and state store are derived: they come back from the log. What
+//! has no second copy, the log, is refused.
+//!
+//! Old segments, below what index and state store have applied, are not read at a start. A damaged
+//! record in them is found when somebody is owed it: it is left out, and the log of the node names
+//! the file and the byte; everything else is delivered.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use engine_mqtt::{QoS, Version};
+
+use super::{Random, number_from, seed};
+use crate::client::{Client, Dial};
+use crate::history::{MessageId, message_id, payload};
+use crate::node::{Broker, DEADLINE, Node};
+
+/// Messages of each life of the node.
+const MESSAGES: [u64; 3] = [60, 30, 10];
+/// Topics with a retained message.
+const RETAINED: u64 = 5;
+/// Bytes of a slot of the index's manifest; see docs/formats-queue.md.
+const SLOT_BYTES: u64 = 65_536;
+/// Bytes of a copy of the meta file, and of the header block of a segment.
+const BLOCK_BYTES: u64 = 4096;
+
+/// A data directory with sessions, queued messages, retained ones, and files of every kind.
+struct Original {
+    node: Node,
+    /// What the reader is owed, in order.
+    owed: Vec<(MessageId, QoS)>,
+    retained: BTreeMap<String, MessageId>,
+}
+
+/// A place in a file of the data directory.
+#[derive(Clone, Debug)]
+struct Flip {
+    /// Relative to the data directory.
+    file: String,
+    byte: u64,
+    bit: u8,
+}
+
+/// What a node makes of its damaged directory.
+#[derive(Debug)]
+enum Outcome {
+    /// Everything is there. The text is what the node has said.
+    Serves(String),
+    /// So many messages are left out; everything else is there.
+    LeavesOut(usize, String),
+    /// It does not start.
+    Refuses(String),
+}
+
+fn reader() -> Dial {
+    Dial::durable(Version::V5, "reader")
+}
+
+impl Original {
+    /// Three lives of a node with one shard: two end with a crash, the third in order. Each has
+    /// segments of its own; those of the first are not read at the next start.
+    fn new() -> Self {
+        let mut original = Self {
+            node: Node::with_shards(1),
+            owed: Vec::new(),
+            retained: BTreeMap::new(),
+        };
+        let mut first = reader().connect(&original.node);
+        first.subscribe("damage/#", QoS::ExactlyOnce);
+        first.disconnect();
+        for (runs, messages) in (0..).zip(MESSAGES) {
+            if runs > 0 {
+                original.node.crash_and_restart();
+            }
+            let mut publisher = Dial::clean(Version::V5, "publisher").connect(&original.node);
+            original.publish(&mut publisher, messages);
+            // The log goes on a gigabyte further, which ends a run of the index.
+            let end = Instant::now() + DEADLINE;
+            while listed_runs(&original.node.data().join("shard-0/manifest")) < runs {
+                publisher.ping();
+                assert!(Instant::now() < end, "the index writes no run");
+            }
+        }
+        assert!(original.node.terminate().success());
+        original
+    }
+
+    fn publish(&mut self, publisher: &mut Client, count: u64) {
+        for _ in 0..count {
+            let number = self.owed.len() as u64;
+            let message = MessageId(number + 1);
+            let qos = if number.is_multiple_of(2) {
+                QoS::AtLeastOnce
+            } else {
+                QoS::ExactlyOnce
+            };
+            let retain = number.is_multiple_of(3);
+            let topic = format!("damage/{}", number % RETAINED);
+            // Some records span blocks.
+            let len = if number.is_multiple_of(7) { 9_000 } else { 40 };
+            publisher.publish_bytes(&topic, &payload(message, len), qos, retain);
+            self.owed.push((message, qos));
+            if retain {
+                self.retained.insert(topic, message);
+            }
+        }
+    }
+
+    /// A node that is not started yet, on a copy of the directory with these bits flipped.
+    fn damaged(&self, flips: &[Flip]) -> Node {
+        let node = Node::stopped(1, &[]);
+        copy_folder(&self.node.data(), &node.data());
+        for flip in flips {
+            flip.apply(&node.data());
+        }
+        node
+    }
+
+    /// Starts a node on damaged files and takes everything from it.
+    fn outcome(&self, flips: &[Flip]) -> Outcome {
+        let mut node = self.damaged(flips);
+        if let Err(failure) = node.try_run() {
+            assert!(failure.contains("exit status: 1;"), "{flips:?}: {failure}");
+            assert!(!failure.contains("panicked"), "{flips:?}: {failure}");
+            return Outcome::Refuses(failure);
+        }
+        let mut publisher = Dial::clean(Version::V5, "publisher").connect(&node);
+        let received = receive_all(&node, &mut publisher);
+        self.check_retained(&node, flips);
+        assert!(node.terminate().success(), "{flips:?}");
+        if received == self.owed {
+            return Outcome::Serves(node.stderr());
+        }
+        let mut left = self.owed.iter();
+        for message in &received {
+            let is_owed = left.any(|owed| owed == message);
+            assert!(
+                is_owed,
+                "{flips:?}: {message:?} is twice, out of order or invented"
+            );
+        }
+        Outcome::LeavesOut(self.owed.len() - received.len(), node.stderr())
+    }
+
+    fn check_retained(&self, node: &Node, flips: &[Flip]) {
+        let mut fresh = Dial::clean(Version::V5, "fresh").connect(node);
+        for (topic, message) in &self.retained {
+            fresh.subscribe(topic, QoS::AtMostOnce);
+            let found = fresh.receive();
+            let got = (found.topic.as_str(), message_id(&found.payload));
+            assert_eq!(got, (topic.as_str(), Some(*message)), "{flips:?}");
+        }
+    }
+
+    /// The files of the directory, relative to it.
+    fn files(&self) -> Vec<String> {
+        let root = self.node.data();
+        let mut files = Vec::new();
+        for folder in [root.clone(), root.join("shard-0")] {
+            for entry in fs::read_dir(folder).expect("a folder of the directory") {
+                let path = entry.expect("an entry").path();
+                if path.is_file() {
+                    let name = path.strip_prefix(&root).expect("below the directory");
+                    files.push(name.to_str().expect("a name of text").to_owned());
+                }
+            }
+        }
+        files.sort();
+        files
+    }
+
+    /// The only file, or the first of some, whose name has this in it.
+    fn file(&self, part: &str) -> String {
+        let mut files = self.files().into_iter();
+        let found = files.find(|name| name.contains(part));
+        found.unwrap_or_else(|| panic!("no {part} in {:?}", self.files()))
+    }
+
+    fn flip(&self, part: &str, byte: u64) -> Flip {
+        let (file, bit) = (self.file(part), 3);
+        Flip { file, byte, bit }
+    }
+
+    /// It serves everything, and says `word`.
+    #[track_caller]
+    fn serves(&self, flips: &[Flip], word: &str) {
+        match self.outcome(flips) {
+            Outcome::Serves(said) => {
+                assert!(said.contains(word), "{flips:?}: '{word}' is not in {said}");
+            }
+            other => panic!("{flips:?}: {other:?}"),
+        }
+    }
+
+    /// It refuses, and names the file and `word`.
+    #[track_caller]
+    fn refuses(&self, flips: &[Flip], word: &str) {
+        let name = flips.first().expect("a flip").name().to_owned();
+        match self.outcome(flips) {
+            Outcome::Refuses(failure) => {
+                assert!(failure.contains(&name), "{name} is not in {failure}");
+                assert!(failure.contains(word), "{word} is not in {failure}");
+            }
+            other => panic!("{flips:?}: {other:?}"),
+        }
+    }
+}
+
+impl Flip {
+    fn name(&self) -> &str {
+        self.file.rsplit('/').next().unwrap_or(&self.file)
+    }
+
+    fn apply(&self, data: &Path) {
+        let mut options = fs::File::options();
+        let opened = options.read(true).write(true).open(data.join(&self.file));
+        let mut file = opened.expect("a file of the directory");
+        let mut byte = [0];
+        file.seek(SeekFrom::Start(self.byte)).expect("a seek");
+        file.read_exact(&mut byte).expect("a byte of the file");
+        byte[0] ^= 1 << self.bit;
+        file.seek(SeekFrom::Start(self.byte)).expect("a seek");
+        file.write_all(&byte).expect("a byte of the file");
+    }
+}
+
+/// What the reader's session holds, up to a marker that `publisher` sends behind it.
+fn receive_all(node: &Node, publisher: &mut Client) -> Vec<(MessageId, QoS)> {
+    let mut reader = reader().connect(node);
+    assert!(reader.welcome().session_present, "the session is lost");
+    publisher.publish("damage/marker", "marker", QoS::AtLeastOnce);
+    let mut received = Vec::new();
+    loop {
+        let message = reader.receive();
+        if message.topic == "damage/marker" {
+            return received;
+        }
+        let number = message_id(&message.payload).expect("a whole payload");
+        received.push((number, message.qos));
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder for the copy");
+    for entry in fs::read_dir(from).expect("a folder to copy") {
+        let path: PathBuf = entry.expect("an entry").path();
+        let copy = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy_folder(&path, &copy);
+        } else {
+            fs::copy(&path, &copy).expect("a copy");
+        }
+    }
+}
+
+fn number_at(bytes: &[u8], at: usize, len: usize) -> u64 {
+    let mut number = [0; 8];
+    number[..len].copy_from_slice(&bytes[at..at + len]);
+    u64::from_le_bytes(number)
+}
+
+/// How many runs the newer slot of an index's manifest lists.
+fn listed_runs(manifest: &Path) -> u64 {
+    let bytes = fs::read(manifest).expect("the manifest");
+    let slots = bytes.chunks_exact(usize::try_from(SLOT_BYTES).expect("small"));
+    let newest = slots.max_by_key(|slot| number_at(slot, 24, 8));
+    newest.map_or(0, |slot| number_at(slot, 20, 4))
+}
+
+/// Where bytes of this file are not zero.
+fn used_bytes(path: &Path) -> Vec<u64> {
+    let bytes = fs::read(path).expect("a file of the directory");
+    let used = (0u64..).zip(&bytes).filter(|(_, byte)| **byte != 0);
+    used.map(|(place, _)| place).collect()
+}
+
+/// Where these bytes are in a file.
+fn places_of(wanted: &[u8], path: &Path) -> Vec<u64> {
+    let bytes = fs::read(path).expect("a file of the directory");
+    let windows = (0u64..).zip(bytes.windows(wanted.len()));
+    windows
+        .filter(|(_, window)| *window == wanted)
+        .map(|(place, _)| place)
+        .collect()
+}
+
+/// Where the payload of the first message in this file begins.
+fn first_payload(path: &Path) -> u64 {
+    let magic = &payload(MessageId(0), 0)[..4];
+    let places = places_of(magic, path);
+    *places.first().expect("a message")
+}
+
+/// The first, second and third life's segment; each begins a gigabyte above the one before.
+const SEGMENTS: [&str; 3] = [
+    "segment-0000000000000000",
+    "segment-0000000041000000",
+    "segment-0000000082000000",
+];
+
+#[test]
+fn damaged_derived_files_come_back_from_the_log() {
+    if Broker::chosen() != Broker::Corelane {
+        return;
+    }
+    let original = Original::new();
+    original.serves(&[], "recovered");
+    let run = fs::metadata(original.node.data().join(original.file(".run")));
+    let run_bytes = run.expect("a run").len();
+    let (first, second) = (
+        original.flip("shard-0/manifest", 40),
+        original.flip("shard-0/manifest", SLOT_BYTES + 40),
+    );
+    let index = "the index is rebuilt from the log";
+    // The other slot counts, and lists less.
+    original.serves(std::slice::from_ref(&first), "recovered");
+    original.serves(std::slice::from_ref(&second), "recovered");
+    original.serves(&[first, second], index);
+    for byte in [20, BLOCK_BYTES + 100, run_bytes - 100] {
+        original.serves(&[original.flip(".run", byte)], index);
+    }
+    let state = "the state store is rebuilt from the logs";
+    original.serves(&[original.flip("state.redb", 3)], state);
+    // Pages are copied when they change: one of these is the page that counts.
+    let store = original.node.data().join("shard-0/state.redb");
+    let rows = places_of(b"reader", &store).into_iter();
+    let rows: Vec<Flip> = rows
+        .map(|place| original.flip("state.redb", place))
+        .collect();
+    original.serves(&rows, state);
+    // The meta file has two copies.
+    original.serves(&[original.flip("node.meta", 30)], "recovered");
+    original.serves(&[original.flip("node.meta", BLOCK_BYTES + 30)], "recovered");
+}
+
+#[test]
+fn a_damaged_log_or_meta_file_is_refused_by_name() {
+    if Broker::chosen() != Broker::Corelane {
+        return;
+    }
+    let original = Original::new();
+    let copies = [30, BLOCK_BYTES + 30].map(|byte| original.flip("node.meta", byte));
+    original.refuses(&copies, "neither of its two copies");
+    for segment in SEGMENTS {
+        let header = original.flip(segment, 20);
+        original.refuses(&[header], "damaged at byte 0: CRC of a segment header");
+    }
+    for segment in &SEGMENTS[1..] {
+        let frame = original.flip(segment, BLOCK_BYTES + 20);
+        original.refuses(&[frame], "damaged at byte 4096: CRC of a frame header");
+        let record = first_payload(&original.node.data().join(original.file(segment)));
+        let record = original.flip(segment, record);
+        original.refuses(&[record], "CRC of a record");
+    }
+}
+
+/// Nothing reads an old segment before somebody is owed a record of it.
+#[test]
+fn a_damaged_old_record_is_left_out_by_name() {
+    if Broker::chosen() != Broker::Corelane {
+        return;
+    }
+    let original = Original::new();
+    let segment = SEGMENTS[0];
+    let place = first_payload(&original.node.data().join(original.file(segment)));
+    match original.outcome(&[original.flip(segment, place)]) {
+        Outcome::LeavesOut(count, errors) => {
+            assert_eq!(count, 1, "{errors}");
+            assert!(names_damage(&errors, segment), "{errors}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The node says that it leaves a record out, with the file and the byte.
+fn names_damage(errors: &str, segment: &str) -> bool {
+    let words = format!("{segment} is damaged at byte ");
+    errors
+        .lines()
+        .any(|line| line.contains("left out") && line.contains(&words))
+}
+
+/// `CORELANE_CRASH_FLIPS` sets how many bits of each file are flipped, one at a time.
+#[test]
+fn any_flipped_bit_is_mended_or_named() {
+    if Broker::chosen() != Broker::Corelane {
+        return;
+    }
+    let seed = seed();
+    let flips = number_from("CORELANE_CRASH_FLIPS").unwrap_or(1);
+    println!("crash: CORELANE_CRASH_SEED={seed} CORELANE_CRASH_FLIPS={flips}");
+    let mut random = Random::new(seed);
+    let original = Original::new();
+    for file in original.files() {
+        let used = used_bytes(&original.node.data().join(&file));
+        // The lock is empty, and the probe for the queue of the disk all zeroes.
+        for _ in 0..if used.is_empty() { 0 } else { flips } {
+            let place = usize::try_from(random.below(used.len() as u64)).expect("an index");
+            let flip = Flip {
+                file: file.clone(),
+                byte: used[place],
+                bit: u8::try_from(random.below(8)).expect("below 8"),
+            };
+            println!("{flip:?}");
+            match original.outcome(std::slice::from_ref(&flip)) {
+                Outcome::Serves(_) => {}
+                Outcome::LeavesOut(_, errors) => {
+                    assert!(names_damage(&errors, flip.name()), "{flip:?}: {errors}");
+                }
+                Outcome::Refuses(failure) => {
+                    assert!(failure.contains(flip.name()), "{flip:?}: {failure}");
+                }
+            }
+        }
+    }
+}
