@@ -15,10 +15,13 @@
 //! `CORELANE_CRASH_KILLS` sets how many kills there are under load.
 
 mod damage;
+mod full;
 mod pauses;
+mod pressure;
 mod publisher;
 mod random;
 mod report;
+mod small_disk;
 mod subscriber;
 
 use std::collections::BTreeSet;
