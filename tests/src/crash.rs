@@ -15,6 +15,7 @@
 //! `CORELANE_CRASH_KILLS` sets how many kills there are under load.
 
 mod damage;
+mod descriptors;
 mod full;
 mod pauses;
 mod pressure;
