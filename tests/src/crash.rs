@@ -1,5 +1,9 @@
 //! `kill -9` of the real process at random points under load, held against the history checker.
 //!
+//! Its modules are further experiments on the real process: [`damage`] flips bits of its files,
+//! [`full`] fills its disk, [`pauses`] stops it for a while, [`descriptors`] and [`storm`] bring
+//! more clients than it may hold and many at once.
+//!
 //! Publishers (QoS 1 and 2, retained now and then) and subscribers (durable; exact and wildcard
 //! filters; some always online, some seldom) run as threads. What they do and see goes through one
 //! channel into a [`History`]: a thread reports a send before its first byte leaves and a receipt
@@ -23,6 +27,7 @@ mod publisher;
 mod random;
 mod report;
 mod small_disk;
+mod storm;
 mod subscriber;
 
 use std::collections::BTreeSet;
