@@ -1,5 +1,5 @@
-//! Flipped bits in every kind of file of a data directory: the next start serves everything, or
-//! refuses and names the file. Index and state store are derived: they come back from the log. What
+//! Damage in every kind of file of a data directory: the next start serves everything, or refuses
+//! and names the file. Index and state store are derived: they come back from the log. What
 //! has no second copy, the log, is refused.
 //!
 //! Old segments, below what index and state store have applied, are not read at a start. A damaged
@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -36,13 +36,24 @@ struct Original {
     retained: BTreeMap<String, MessageId>,
 }
 
-/// A place in a file of the data directory.
+/// What happens to a file of the data directory.
 #[derive(Clone, Debug)]
-struct Flip {
+struct Damage {
     /// Relative to the data directory.
     file: String,
-    byte: u64,
-    bit: u8,
+    harm: Harm,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Harm {
+    /// A bit flips.
+    Flip { byte: u64, bit: u8 },
+    /// A block of 4 KiB is zero, as if it had never been written.
+    Zero { block: u64 },
+    /// The file ends after so many bytes.
+    Cut { len: u64 },
+    /// The file is gone.
+    Remove,
 }
 
 /// What a node makes of its damaged directory.
@@ -110,28 +121,31 @@ impl Original {
         }
     }
 
-    /// A node that is not started yet, on a copy of the directory with these bits flipped.
-    fn damaged(&self, flips: &[Flip]) -> Node {
+    /// A node that is not started yet, on a damaged copy of the directory.
+    fn damaged(&self, damages: &[Damage]) -> Node {
         let node = Node::stopped(1, &[]);
         copy_folder(&self.node.data(), &node.data());
-        for flip in flips {
-            flip.apply(&node.data());
+        for damage in damages {
+            damage.apply(&node.data());
         }
         node
     }
 
     /// Starts a node on damaged files and takes everything from it.
-    fn outcome(&self, flips: &[Flip]) -> Outcome {
-        let mut node = self.damaged(flips);
+    fn outcome(&self, damages: &[Damage]) -> Outcome {
+        let mut node = self.damaged(damages);
         if let Err(failure) = node.try_run() {
-            assert!(failure.contains("exit status: 1;"), "{flips:?}: {failure}");
-            assert!(!failure.contains("panicked"), "{flips:?}: {failure}");
+            assert!(
+                failure.contains("exit status: 1;"),
+                "{damages:?}: {failure}"
+            );
+            assert!(!failure.contains("panicked"), "{damages:?}: {failure}");
             return Outcome::Refuses(failure);
         }
         let mut publisher = Dial::clean(Version::V5, "publisher").connect(&node);
         let received = receive_all(&node, &mut publisher);
-        self.check_retained(&node, flips);
-        assert!(node.terminate().success(), "{flips:?}");
+        self.check_retained(&node, damages);
+        assert!(node.terminate().success(), "{damages:?}");
         if received == self.owed {
             return Outcome::Serves(node.stderr());
         }
@@ -140,19 +154,19 @@ impl Original {
             let is_owed = left.any(|owed| owed == message);
             assert!(
                 is_owed,
-                "{flips:?}: {message:?} is twice, out of order or invented"
+                "{damages:?}: {message:?} is twice, out of order or invented"
             );
         }
         Outcome::LeavesOut(self.owed.len() - received.len(), node.stderr())
     }
 
-    fn check_retained(&self, node: &Node, flips: &[Flip]) {
+    fn check_retained(&self, node: &Node, damages: &[Damage]) {
         let mut fresh = Dial::clean(Version::V5, "fresh").connect(node);
         for (topic, message) in &self.retained {
             fresh.subscribe(topic, QoS::AtMostOnce);
             let found = fresh.receive();
             let got = (found.topic.as_str(), message_id(&found.payload));
-            assert_eq!(got, (topic.as_str(), Some(*message)), "{flips:?}");
+            assert_eq!(got, (topic.as_str(), Some(*message)), "{damages:?}");
         }
     }
 
@@ -180,51 +194,71 @@ impl Original {
         found.unwrap_or_else(|| panic!("no {part} in {:?}", self.files()))
     }
 
-    fn flip(&self, part: &str, byte: u64) -> Flip {
-        let (file, bit) = (self.file(part), 3);
-        Flip { file, byte, bit }
+    fn harm(&self, part: &str, harm: Harm) -> Damage {
+        let file = self.file(part);
+        Damage { file, harm }
+    }
+
+    fn flip(&self, part: &str, byte: u64) -> Damage {
+        self.harm(part, Harm::Flip { byte, bit: 3 })
     }
 
     /// It serves everything, and says `word`.
     #[track_caller]
-    fn serves(&self, flips: &[Flip], word: &str) {
-        match self.outcome(flips) {
+    fn serves(&self, damages: &[Damage], word: &str) {
+        match self.outcome(damages) {
             Outcome::Serves(said) => {
-                assert!(said.contains(word), "{flips:?}: '{word}' is not in {said}");
+                assert!(
+                    said.contains(word),
+                    "{damages:?}: '{word}' is not in {said}"
+                );
             }
-            other => panic!("{flips:?}: {other:?}"),
+            other => panic!("{damages:?}: {other:?}"),
         }
     }
 
     /// It refuses, and names the file and `word`.
     #[track_caller]
-    fn refuses(&self, flips: &[Flip], word: &str) {
-        let name = flips.first().expect("a flip").name().to_owned();
-        match self.outcome(flips) {
+    fn refuses(&self, damages: &[Damage], word: &str) {
+        let name = damages.first().expect("a damage").name().to_owned();
+        match self.outcome(damages) {
             Outcome::Refuses(failure) => {
                 assert!(failure.contains(&name), "{name} is not in {failure}");
                 assert!(failure.contains(word), "{word} is not in {failure}");
             }
-            other => panic!("{flips:?}: {other:?}"),
+            other => panic!("{damages:?}: {other:?}"),
         }
     }
 }
 
-impl Flip {
+impl Damage {
     fn name(&self) -> &str {
         self.file.rsplit('/').next().unwrap_or(&self.file)
     }
 
     fn apply(&self, data: &Path) {
+        let path = data.join(&self.file);
+        if matches!(self.harm, Harm::Remove) {
+            return fs::remove_file(path).expect("a file of the directory");
+        }
         let mut options = fs::File::options();
-        let opened = options.read(true).write(true).open(data.join(&self.file));
-        let mut file = opened.expect("a file of the directory");
-        let mut byte = [0];
-        file.seek(SeekFrom::Start(self.byte)).expect("a seek");
-        file.read_exact(&mut byte).expect("a byte of the file");
-        byte[0] ^= 1 << self.bit;
-        file.seek(SeekFrom::Start(self.byte)).expect("a seek");
-        file.write_all(&byte).expect("a byte of the file");
+        let opened = options.read(true).write(true).open(path);
+        let file = opened.expect("a file of the directory");
+        match self.harm {
+            Harm::Flip { byte, bit } => {
+                let mut bytes = [0];
+                file.read_exact_at(&mut bytes, byte).expect("a byte");
+                file.write_all_at(&[bytes[0] ^ (1 << bit)], byte)
+                    .expect("a byte");
+            }
+            Harm::Zero { block } => {
+                let zeroes = vec![0; usize::try_from(BLOCK_BYTES).expect("small")];
+                file.write_all_at(&zeroes, block * BLOCK_BYTES)
+                    .expect("a block");
+            }
+            Harm::Cut { len } => file.set_len(len).expect("a shorter file"),
+            Harm::Remove => {}
+        }
     }
 }
 
@@ -328,13 +362,33 @@ fn damaged_derived_files_come_back_from_the_log() {
     // Pages are copied when they change: one of these is the page that counts.
     let store = original.node.data().join("shard-0/state.redb");
     let rows = places_of(b"reader", &store).into_iter();
-    let rows: Vec<Flip> = rows
+    let rows: Vec<Damage> = rows
         .map(|place| original.flip("state.redb", place))
         .collect();
     original.serves(&rows, state);
     // The meta file has two copies.
     original.serves(&[original.flip("node.meta", 30)], "recovered");
     original.serves(&[original.flip("node.meta", BLOCK_BYTES + 30)], "recovered");
+}
+
+#[test]
+fn lost_derived_files_come_back_from_the_log() {
+    if Broker::chosen() != Broker::Corelane {
+        return;
+    }
+    let original = Original::new();
+    for part in [".run", "shard-0/manifest", "state.redb"] {
+        let block = Harm::Zero { block: 1 };
+        for harm in [
+            block,
+            Harm::Cut {
+                len: 5 * BLOCK_BYTES / 2,
+            },
+            Harm::Remove,
+        ] {
+            original.serves(&[original.harm(part, harm)], "recovered");
+        }
+    }
 }
 
 #[test]
@@ -355,6 +409,10 @@ fn a_damaged_log_or_meta_file_is_refused_by_name() {
         let record = first_payload(&original.node.data().join(original.file(segment)));
         let record = original.flip(segment, record);
         original.refuses(&[record], "CRC of a record");
+        let block = original.harm(segment, Harm::Zero { block: 1 });
+        original.refuses(&[block], "damaged at byte 4096: magic of a frame");
+        let half = original.harm(segment, Harm::Cut { len: 8 << 20 });
+        original.refuses(&[half], "length of a segment file");
     }
 }
 
@@ -400,11 +458,9 @@ fn any_flipped_bit_is_mended_or_named() {
         // The lock is empty, and the probe for the queue of the disk all zeroes.
         for _ in 0..if used.is_empty() { 0 } else { flips } {
             let place = usize::try_from(random.below(used.len() as u64)).expect("an index");
-            let flip = Flip {
-                file: file.clone(),
-                byte: used[place],
-                bit: u8::try_from(random.below(8)).expect("below 8"),
-            };
+            let byte = used[place];
+            let bit = u8::try_from(random.below(8)).expect("below 8");
+            let flip = original.harm(&file, Harm::Flip { byte, bit });
             println!("{flip:?}");
             match original.outcome(std::slice::from_ref(&flip)) {
                 Outcome::Serves(_) => {}
