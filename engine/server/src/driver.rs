@@ -142,15 +142,6 @@ impl<M: Machine> Driver<M> {
         self.unarmed.clear();
     }
 
-    /// The bell that wakes this shard.
-    pub(crate) fn bell(&self) -> &Bell {
-        // Invariant: `new` has seen it.
-        let Some(bell) = self.mesh.bells().get(self.shard) else {
-            unreachable!("no bell")
-        };
-        bell
-    }
-
     /// Tells what the published numbers mean; the same for all shards.
     pub(crate) fn name_meters(&self) {
         let mut names = Vec::new();

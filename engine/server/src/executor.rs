@@ -1,38 +1,30 @@
-//! One shard's thread: a glommio executor, and in it the task that has the shard's turns.
+//! One shard's thread: a glommio executor, and in it the one task that has the shard's turns.
 //!
-//! The rules for glommio 0.9 live here and in `sleeper`: placement on an explicit core, a short
-//! preempt timer, little I/O memory of its own, the turns in a queue that matters to latency, a
-//! waker by which the watchdog wakes an executor that parked with work to do, and a panic caught
-//! at the edge: it ends the node, and recovery does the rest.
+//! The executor gives placement on an explicit core and the edge at which a panic is caught: it
+//! ends the node, and recovery does the rest. Its reactor does nothing while the shard lives:
+//! sockets and disk have io_uring rings of their own, all of which signal one eventfd, and a shard
+//! without work sleeps in a read of that.
 
 use std::any::Any;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
+use glommio::{LocalExecutorBuilder, Placement};
 
 use crate::driver::Driver;
 use crate::error::StartError;
 use crate::machine::{Failure, Machine, Now};
 use crate::mesh::{Bell, Mesh};
 use crate::shared::Shared;
-use crate::sleeper::{Signal, Sleeper};
-
-/// How long one task may run before the executor looks at its I/O.
-const PREEMPT: Duration = Duration::from_micros(250);
 
 /// Memory for the executor's own I/O buffers, bytes; three rings register it.
 const IO_MEMORY_BYTES: usize = 512 * 1024;
-
-/// The scheduling share of the turns, out of 1000 each for the default queue and this one.
-const TURN_SHARES: usize = 1000;
 
 /// What a shard's thread tells the node.
 #[derive(Debug)]
@@ -70,14 +62,13 @@ pub(crate) struct Starter<M: Machine, F> {
     plans: flume::Receiver<(Plan<M::Batch>, F)>,
 }
 
-impl<M, F, R> Starter<M, F>
+impl<M, F> Starter<M, F>
 where
     M: Machine,
-    F: FnOnce(Rc<Signal>) -> R + Send + 'static,
-    R: Future<Output = Result<M, StartError>> + 'static,
+    F: FnOnce(BorrowedFd<'_>) -> Result<M, StartError> + Send + 'static,
 {
-    /// `open` makes the machine on the shard's thread, inside the executor; the signal wakes the
-    /// shard when the disk has finished something.
+    /// `open` makes the machine on the shard's thread, inside the executor; it is given the
+    /// eventfd that wakes the shard.
     pub(crate) fn new(
         shard: usize,
         core: Option<usize>,
@@ -120,7 +111,7 @@ where
 }
 
 /// `None`: another thread runs the shard.
-fn run<M, F, R>(
+fn run<M, F>(
     shard: usize,
     core: Option<usize>,
     plans: &flume::Receiver<(Plan<M::Batch>, F)>,
@@ -128,19 +119,17 @@ fn run<M, F, R>(
 ) -> Option<Report>
 where
     M: Machine,
-    F: FnOnce(Rc<Signal>) -> R + Send + 'static,
-    R: Future<Output = Result<M, StartError>> + 'static,
+    F: FnOnce(BorrowedFd<'_>) -> Result<M, StartError> + Send + 'static,
 {
     let placement = core.map_or(Placement::Unbound, Placement::Fixed);
     let executor = LocalExecutorBuilder::new(placement)
-        .preempt_timer(PREEMPT)
         .io_memory(IO_MEMORY_BYTES)
         .make();
     match executor {
         Ok(executor) => executor.run(async {
             let (plan, open) = plans.try_recv().ok()?;
             tell_waker(&plan.waker).await;
-            Some(live(shard, plan, open, reports).await)
+            Some(live(shard, plan, open, reports))
         }),
         Err(error) => Some(Report::NotStarted(StartError::System(format!(
             "shard {shard}: the executor cannot start: {error}"
@@ -158,7 +147,8 @@ async fn tell_waker(waker: &flume::Sender<Waker>) {
     .await;
 }
 
-async fn live<M, F, R>(
+/// The shard's life. It never waits for the executor.
+fn live<M, F>(
     shard: usize,
     plan: Plan<M::Batch>,
     open: F,
@@ -166,14 +156,8 @@ async fn live<M, F, R>(
 ) -> Report
 where
     M: Machine,
-    F: FnOnce(Rc<Signal>) -> R + 'static,
-    R: Future<Output = Result<M, StartError>> + 'static,
+    F: FnOnce(BorrowedFd<'_>) -> Result<M, StartError>,
 {
-    let queue = glommio::executor().create_task_queue(
-        Shares::Static(TURN_SHARES),
-        Latency::Matters(Duration::from_millis(1)),
-        "turns",
-    );
     let Plan {
         mesh,
         listeners,
@@ -184,22 +168,17 @@ where
     let unstarted = |problem: String| {
         Report::NotStarted(StartError::System(format!("shard {shard}: {problem}")))
     };
-    let Some(bell) = mesh.bells().get(shard) else {
+    let bells = Arc::clone(mesh.bells());
+    let Some(bell) = bells.get(shard) else {
         return unstarted("no bell".to_owned());
     };
-    let sleeper = match Sleeper::new(bell.event()) {
-        Ok((sleeper, reader)) => {
-            drop(glommio::spawn_local_into(reader, queue).map(glommio::Task::detach));
-            sleeper
-        }
-        Err(error) => return unstarted(error.to_string()),
-    };
-    let mut driver = match open(sleeper.signal()).await {
-        Ok(machine) => match Driver::new(shard, machine, mesh, listeners, shared) {
-            Ok(driver) => driver,
-            Err(error) => return unstarted(error.to_string()),
-        },
+    let machine = match open(bell.event().as_fd()) {
+        Ok(machine) => machine,
         Err(error) => return Report::NotStarted(error),
+    };
+    let mut driver = match Driver::new(shard, machine, mesh, listeners, shared) {
+        Ok(driver) => driver,
+        Err(error) => return unstarted(error.to_string()),
     };
     driver.name_meters();
     if let Err(error) = driver.listen() {
@@ -208,19 +187,15 @@ where
     if reports.send((shard, Report::Ready)).is_err() {
         return Report::Stopped;
     }
-    let turns = async move { take_turns(driver, sleeper, started).await };
-    match glommio::spawn_local_into(turns, queue) {
-        Ok(task) => match task.await {
-            Ok(()) => Report::Stopped,
-            Err(Failure(problem)) => Report::Failed(problem),
-        },
-        Err(error) => unstarted(error.to_string()),
+    match take_turns(driver, bell, started) {
+        Ok(()) => Report::Stopped,
+        Err(Failure(problem)) => Report::Failed(problem),
     }
 }
 
-async fn take_turns<M: Machine>(
+fn take_turns<M: Machine>(
     mut driver: Driver<M>,
-    sleeper: Sleeper,
+    bell: &Bell,
     started: Instant,
 ) -> Result<(), Failure> {
     driver.enter()?;
@@ -228,14 +203,13 @@ async fn take_turns<M: Machine>(
         let worked = driver.turn(read_clocks(started))?;
         driver.count_turn();
         if worked {
-            glommio::yield_if_needed().await;
             continue;
         }
-        driver.bell().going_to_sleep();
+        bell.going_to_sleep();
         if driver.may_sleep() {
-            sleeper.sleep().await;
+            bell.event().wait();
         }
-        driver.bell().awake();
+        bell.awake();
         driver.enter()?;
     }
     Ok(())

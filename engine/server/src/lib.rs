@@ -6,16 +6,15 @@
 //! one glommio executor per shard (`executor`), a `watchdog`, a `metrics` page. In an executor one
 //! task has the shard's turns (`driver`): it drains its io_uring (`ring`, `net`), the `mesh` and
 //! the disk into the machine behind the `machine` trait, sends what comes out, and sleeps on an
-//! eventfd (`sleeper`). A failure or a panic of any shard ends the node; recovery does the rest.
+//! eventfd (`executor`). A failure or a panic of any shard ends the node; recovery does the rest.
 //!
 //! Invariants:
 //! - Shards share nothing but atomics, rings of messages and immutable blocks.
 //! - An idle connection is one slab entry and one pending kernel operation.
 //! - No shard waits for another; a full ring is tried again later.
 //! - Nothing is cancelled per connection: sockets are shut down, their operations complete.
-//! - glommio is named in `executor` and `sleeper` only (and in storage-io's disk queue); unsafe
-//!   code
-//!   is in `ring`, `socket` and `system` only.
+//! - glommio is named in `executor` only (and in storage-io's other disk queue); unsafe code is in
+//!   `ring`, `socket` and `system` only.
 
 mod checks;
 mod config;
@@ -33,7 +32,6 @@ mod ring;
 mod run;
 mod shard_machine;
 mod shared;
-mod sleeper;
 mod slots;
 mod socket;
 mod system;

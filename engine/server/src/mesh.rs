@@ -242,7 +242,7 @@ mod tests {
                     wait_readable(bell.event().as_fd(), 10_000),
                     "a wake-up was lost"
                 );
-                bell.event().clear();
+                bell.event().wait();
             }
             mesh.bells()[me].awake();
         }

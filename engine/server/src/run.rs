@@ -1,12 +1,12 @@
 //! From a configuration to a running node, and to its end.
 
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::thread::Builder;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use storage_io::{DirectDisk, DirectoryLock, ErrorKind, GlommioQueue};
+use storage_io::{DirectDisk, DirectoryLock, ErrorKind, RingQueue};
 use storage_log::LogOptions;
 use tracing::{info, warn};
 
@@ -16,7 +16,6 @@ use crate::error::{RunError, StartError};
 use crate::metrics::MetricsPage;
 use crate::node::{NodeOptions, OpenError, ShardCore, ShardParts, open_node};
 use crate::shard_machine::ShardMachine;
-use crate::sleeper::Signal;
 use crate::threads::{self, Placement, StopHandle, Threads};
 use crate::url::ListenUrl;
 
@@ -82,8 +81,7 @@ impl Node {
         let mut parts = opened.shards.into_iter();
         let threads = threads::start(&placement, &config.listen, |shard| {
             let parts = parts.next();
-            let disk = disk.clone();
-            move |signal| open_machine(disk, parts, shard, count, packet_bytes_max, signal)
+            move |event: BorrowedFd<'_>| open_machine(parts, shard, count, packet_bytes_max, event)
         })?;
         let page = match &config.metrics {
             None => None,
@@ -145,20 +143,18 @@ fn serve_metrics(address: &str, threads: &Threads) -> Result<MetricsPage, StartE
     })
 }
 
-async fn open_machine(
-    disk: DirectDisk,
+fn open_machine(
     parts: Option<ShardParts<DirectDisk>>,
     shard: usize,
     shards: u8,
     packet_bytes_max: u32,
-    signal: Rc<Signal>,
+    event: BorrowedFd<'_>,
 ) -> Result<ShardMachine, StartError> {
     let Some(parts) = parts else {
         return Err(StartError::System(format!("shard {shard} was not opened")));
     };
-    let queue = GlommioQueue::open(&disk, Rc::new(move || signal.notify()))
-        .await
-        .map_err(|error| StartError::Data(error.to_string()))?;
+    let queue = RingQueue::new(event)
+        .map_err(|error| StartError::System(format!("shard {shard}: a disk ring: {error}")))?;
     let core = ShardCore::new(parts, queue);
     let shard = u8::try_from(shard).unwrap_or(u8::MAX);
     Ok(ShardMachine::new(core, shard, shards, packet_bytes_max))

@@ -2,7 +2,7 @@
 
 use engine_mqtt::{Limits, Peek, peek_client_id};
 use engine_shard::{ConnectionId, Kind, MeshBatch, ShardId, home_shard};
-use storage_io::{DirectDisk, GlommioQueue};
+use storage_io::{DirectDisk, RingQueue};
 
 use crate::machine::{Failure, Machine, Meter, Now, Routing, Transmit};
 use crate::node::{CoreError, ShardCore};
@@ -27,7 +27,7 @@ const GAUGES: [(&str, &str); 6] = [
 
 /// See the module.
 pub(crate) struct ShardMachine {
-    core: ShardCore<DirectDisk, GlommioQueue>,
+    core: ShardCore<DirectDisk, RingQueue>,
     shard: ShardId,
     shards: u8,
     packet_bytes_max: u32,
@@ -35,7 +35,7 @@ pub(crate) struct ShardMachine {
 
 impl ShardMachine {
     pub(crate) const fn new(
-        core: ShardCore<DirectDisk, GlommioQueue>,
+        core: ShardCore<DirectDisk, RingQueue>,
         shard: u8,
         shards: u8,
         packet_bytes_max: u32,

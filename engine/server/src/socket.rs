@@ -10,7 +10,7 @@
 use std::io;
 use std::mem;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Connections that the kernel keeps until they are accepted; it caps this at somaxconn.
 const BACKLOG: i32 = 4096;
@@ -27,6 +27,14 @@ impl EventFd {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
+    /// Waits until it has been signalled, and clears it.
+    pub(crate) fn wait(&self) {
+        let mut count = 0;
+        // SAFETY: `count` is a u64 of ours; the descriptor is open as long as `self` lives. An
+        // interrupted wait is one that ends early: the caller looks at its inputs anyway.
+        let _ = unsafe { libc::eventfd_read(self.0.as_raw_fd(), &raw mut count) };
+    }
+
     /// Wakes whoever reads it, now or later.
     pub(crate) fn signal(&self) {
         // SAFETY: the descriptor is open as long as `self` lives. The only failure is a counter
@@ -38,22 +46,6 @@ impl EventFd {
 impl AsFd for EventFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
-    }
-}
-
-/// Gives a descriptor to a type that knows raw ones only.
-pub(crate) fn adopt<T: FromRawFd>(fd: OwnedFd) -> T {
-    // SAFETY: the descriptor is open and ours, and its ownership goes with it.
-    unsafe { T::from_raw_fd(fd.into_raw_fd()) }
-}
-
-#[cfg(test)]
-impl EventFd {
-    /// Takes the count away.
-    pub(crate) fn clear(&self) {
-        let mut count = 0;
-        // SAFETY: `count` is a u64 of ours; the descriptor is open as long as `self` lives.
-        let _ = unsafe { libc::eventfd_read(self.0.as_raw_fd(), &raw mut count) };
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,7 +14,6 @@ use crate::executor::{self, Plan, Report, Starter};
 use crate::machine::Machine;
 use crate::mesh::{self, Bell};
 use crate::shared::Shared;
-use crate::sleeper::Signal;
 use crate::socket;
 use crate::system;
 use crate::url::ListenUrl;
@@ -94,15 +92,14 @@ impl Placement {
 
 /// Starts everything and returns when every shard's listeners are open. `open` gives each shard
 /// what makes its machine.
-pub(crate) fn start<M, F, R>(
+pub(crate) fn start<M, F>(
     placement: &Placement,
     listen: &[ListenUrl],
     mut open: impl FnMut(usize) -> F,
 ) -> Result<Threads, StartError>
 where
     M: Machine,
-    F: FnOnce(Rc<Signal>) -> R + Send + 'static,
-    R: Future<Output = Result<M, StartError>> + 'static,
+    F: FnOnce(BorrowedFd<'_>) -> Result<M, StartError> + Send + 'static,
 {
     let count = placement.cores.len();
     let (listeners, mut sockets) = bind_all(listen, count)?;
@@ -153,11 +150,10 @@ where
 }
 
 /// Starts the threads of all shards; a thread that does not come to run its shard gets a successor.
-fn run_all<M, F, R>(starters: &[Starter<M, F>]) -> Result<Vec<JoinHandle<()>>, StartError>
+fn run_all<M, F>(starters: &[Starter<M, F>]) -> Result<Vec<JoinHandle<()>>, StartError>
 where
     M: Machine,
-    F: FnOnce(Rc<Signal>) -> R + Send + 'static,
-    R: Future<Output = Result<M, StartError>> + 'static,
+    F: FnOnce(BorrowedFd<'_>) -> Result<M, StartError> + Send + 'static,
 {
     let mut threads = starters
         .iter()

@@ -1,12 +1,10 @@
 //! The threads around a small machine: sockets, hand-over, mesh, stop, and executors under load.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
-use std::future::ready;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-use glommio::io::DmaFile;
+use storage_io::{ALIGN, AlignedBuf, DirectDisk, DirectFile, Disk, DiskQueue, Done, Op, RingQueue};
 
 use super::*;
 use crate::machine::{Failure, Meter, Now, Routing, Transmit};
@@ -22,8 +20,7 @@ struct Echo {
     told: u64,
     connections: u64,
     stopped: bool,
-    /// Completions of the disk that nobody has taken.
-    written: Rc<Cell<u64>>,
+    load: Option<Load>,
     /// Turns off reads for the next ticks.
     pauses: u32,
     next_tick_ms: u64,
@@ -39,7 +36,7 @@ impl Echo {
             told: 0,
             connections: 0,
             stopped: false,
-            written: Rc::default(),
+            load: None,
             pauses: 0,
             next_tick_ms: u64::MAX,
         }
@@ -97,7 +94,7 @@ impl Machine for Echo {
     }
 
     fn disk(&mut self, _: Now) -> Result<bool, Failure> {
-        Ok(self.written.take() > 0)
+        Ok(self.load.as_mut().is_some_and(Load::go_on))
     }
 
     fn tick(&mut self, now: Now) {
@@ -156,7 +153,7 @@ fn echoes(shards: usize) -> Threads {
     };
     let listen = ["mqtt://127.0.0.1:0".parse().unwrap()];
     start(&placement, &listen, |shard| {
-        move |_| ready(Ok(Echo::new(shard, shards)))
+        move |_| Ok(Echo::new(shard, shards))
     })
     .unwrap()
 }
@@ -296,12 +293,10 @@ fn a_machine_that_cannot_be_made_stops_the_start() {
         cores: vec![None; 2],
     };
     let listen = ["mqtt://127.0.0.1:0".parse().unwrap()];
-    let result = start::<Echo, _, _>(&placement, &listen, |shard| {
-        move |_| {
-            ready(match shard {
-                0 => Ok(Echo::new(0, 2)),
-                _ => Err(StartError::Data("it is broken".to_owned())),
-            })
+    let result = start::<Echo, _>(&placement, &listen, |shard| {
+        move |_| match shard {
+            0 => Ok(Echo::new(0, 2)),
+            _ => Err(StartError::Data("it is broken".to_owned())),
         }
     });
     assert!(matches!(result, Err(StartError::Data(text)) if text == "it is broken"));
@@ -312,11 +307,9 @@ fn a_port_that_is_taken_is_named() {
     let threads = echoes(2);
     let urls = threads.listeners().to_vec();
     let placement = Placement { cores: vec![None] };
-    let error = start(&placement, &urls, |shard| {
-        move |_| ready(Ok(Echo::new(shard, 1)))
-    })
-    .err()
-    .unwrap();
+    let error = start(&placement, &urls, |shard| move |_| Ok(Echo::new(shard, 1)))
+        .err()
+        .unwrap();
     assert!(matches!(&error, StartError::Listen { taken: true, .. }));
     assert!(error.to_string().contains(&urls[0].to_string()), "{error}");
     stop(threads);
@@ -336,16 +329,43 @@ fn more_shards_than_cores_float() {
     assert_eq!(Placement::choose(Some(64)).unwrap().cores, vec![None; 64]);
 }
 
-/// Writes and syncs without a pause, and tells the shard of each.
-async fn load(path: std::path::PathBuf, written: Rc<Cell<u64>>, wake: Rc<Signal>) {
-    let file = DmaFile::create(&path).await.unwrap();
-    loop {
-        let mut block = file.alloc_dma_buffer(4096);
-        block.as_bytes_mut().fill(1);
-        file.write_at(block, 0).await.unwrap();
-        file.fdatasync().await.unwrap();
-        written.set(written.get() + 1);
-        wake.notify();
+/// Writes and syncs without a pause.
+struct Load {
+    queue: RingQueue,
+    file: DirectFile,
+}
+
+impl Load {
+    fn new(event: BorrowedFd<'_>, path: &std::path::Path) -> Self {
+        let disk = DirectDisk::open(path).unwrap();
+        let mut load = Self {
+            queue: RingQueue::new(event).unwrap(),
+            file: disk.create("load").unwrap(),
+        };
+        load.write(AlignedBuf::padded(&[1; ALIGN]));
+        load
+    }
+
+    fn write(&mut self, buf: AlignedBuf) {
+        let op = Op::Write {
+            file: self.file.clone(),
+            offset: 0,
+            buf,
+            sync: true,
+        };
+        self.queue.submit(0, op);
+    }
+
+    /// Whether a write was complete; the next one is under way.
+    fn go_on(&mut self) -> bool {
+        let Some(done) = self.queue.poll() else {
+            return false;
+        };
+        let Ok(Done::Written { buf }) = done.result else {
+            panic!("{done:?}");
+        };
+        self.write(buf);
+        true
     }
 }
 
@@ -364,10 +384,10 @@ fn no_executor_stalls_under_disk_load() {
     let listen = ["mqtt://127.0.0.1:0".parse().unwrap()];
     let threads = start(&placement, &listen, |shard| {
         let path = folder.path().join(format!("load-{shard}"));
-        move |wake: Rc<Signal>| {
-            let echo = Echo::new(shard, SHARDS);
-            glommio::spawn_local(load(path, Rc::clone(&echo.written), wake)).detach();
-            ready(Ok(echo))
+        move |event: BorrowedFd<'_>| {
+            let mut echo = Echo::new(shard, SHARDS);
+            echo.load = Some(Load::new(event, &path));
+            Ok(echo)
         }
     })
     .unwrap();

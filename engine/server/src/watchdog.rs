@@ -1,11 +1,10 @@
-//! Wakes executors that have parked although they have work to do.
+//! Wakes executors that have parked before their first task has run.
 //!
 //! glommio 0.9 can park with runnable tasks when its thread loses the core at the wrong moment, and
 //! would sleep until the next unrelated event. A thread looks at every shard's turn counter and
-//! wakes a task of those that did not move. The wake comes from outside, so it always un-parks the
-//! executor, even when that task is runnable already because the executor parked again before it
-//! ran; a message in a channel would not: nobody is woken for a second one. A shard that has
-//! nothing to do just goes back to sleep.
+//! wakes the task of those that have not had a turn. The wake comes from outside, so it always
+//! un-parks the executor, even when that task is runnable already because the executor parked again
+//! before it ran. Once a shard turns it never parks in glommio again, and is left alone.
 
 use std::io;
 use std::sync::Arc;
@@ -15,8 +14,8 @@ use std::time::Duration;
 
 use crate::shared::Shared;
 
-/// A shard that has not turned for this long is nudged.
-pub(crate) const TURN_AGE_MAX: Duration = Duration::from_millis(20);
+/// How often it looks.
+pub(crate) const INTERVAL: Duration = Duration::from_millis(20);
 
 /// What the watchdog knows of one executor.
 pub(crate) struct Watched {
@@ -24,29 +23,23 @@ pub(crate) struct Watched {
     waker: flume::Receiver<Waker>,
     /// The waker. Never dropped here: its task belongs to another thread.
     known: Option<&'static Waker>,
-    turns: u64,
 }
 
 impl Watched {
     /// An executor whose task sends its waker to the other end of `waker`.
     pub(crate) const fn new(waker: flume::Receiver<Waker>) -> Self {
-        Self {
-            waker,
-            known: None,
-            turns: 0,
-        }
+        Self { waker, known: None }
     }
 
     fn look(&mut self, turns: u64) {
         if let Ok(waker) = self.waker.try_recv() {
             self.known = Some(Box::leak(Box::new(waker)));
         }
-        if turns == self.turns
+        if turns == 0
             && let Some(waker) = self.known
         {
             waker.wake_by_ref();
         }
-        self.turns = turns;
     }
 }
 
@@ -58,7 +51,7 @@ pub(crate) fn spawn(
 ) -> io::Result<JoinHandle<()>> {
     Builder::new().name("watchdog".to_owned()).spawn(move || {
         while matches!(
-            stop.recv_timeout(TURN_AGE_MAX),
+            stop.recv_timeout(INTERVAL),
             Err(flume::RecvTimeoutError::Timeout)
         ) {
             for (shard, watched) in watched.iter_mut().enumerate() {
@@ -84,13 +77,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_shard_that_stands_still_is_woken_and_every_time() {
+    fn only_a_shard_without_a_turn_is_woken_and_every_time() {
         let count = Arc::new(Count(AtomicU64::new(0)));
         let (sender, waker) = flume::bounded(1);
         let mut watched = Watched::new(waker);
         watched.look(0);
+        assert_eq!(count.0.load(Ordering::Relaxed), 0, "nobody is known");
         sender.send(Waker::from(Arc::clone(&count))).unwrap();
-        for (turns, wakes) in [(1, 0), (1, 1), (1, 2), (1, 3), (2, 3), (5, 3), (5, 4)] {
+        for (turns, wakes) in [(0, 1), (0, 2), (1, 2), (1, 2), (5, 2)] {
             watched.look(turns);
             assert_eq!(count.0.load(Ordering::Relaxed), wakes);
         }

@@ -1,6 +1,6 @@
 //! Memory for direct I/O: owned, aligned to 4096 bytes, zeroed, and free to move between threads.
 //!
-//! This module holds the crate's only unsafe code: the view of whole pages as plain bytes.
+//! One of two modules with unsafe code: the view of whole pages as plain bytes.
 #![expect(unsafe_code, reason = "pages of bytes are viewed as one byte slice")]
 
 use std::fmt;

@@ -1,7 +1,7 @@
 //! The real disk: direct I/O for blocks, plain files for the state store.
 //!
 //! The calls here block. A shard uses them at start-up; on its hot path it submits to a
-//! [`GlommioQueue`](crate::GlommioQueue), which works on the same files.
+//! [`RingQueue`](crate::RingQueue), which works on the same files.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

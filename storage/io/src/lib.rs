@@ -18,6 +18,7 @@ mod disk;
 mod error;
 mod glommio_queue;
 mod queue;
+mod ring_queue;
 pub mod sim;
 
 pub use aligned::{ALIGN, AlignedBuf, align_down, align_up};
@@ -26,3 +27,4 @@ pub use disk::{ByteFile, Disk, DiskFile};
 pub use error::{DiskError, ErrorKind, Operation};
 pub use glommio_queue::GlommioQueue;
 pub use queue::{Completion, DiskQueue, Done, Op};
+pub use ring_queue::RingQueue;
