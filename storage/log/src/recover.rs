@@ -88,6 +88,9 @@ impl<D: Disk> Log<D> {
     /// Opens the log in `disk` and hands every record at or above `replay_from` to `sink`, in log
     /// order. A directory without segments becomes a new log.
     ///
+    /// `replay_from` is any offset that was durable. An earlier recovery makes all of its gap so,
+    /// up to [`RecoveryReport::next`]: no record was or will be there, hence nothing is missing.
+    ///
     /// # Errors
     /// When the disk fails, durable bytes are damaged or missing, a segment has another format
     /// version, or the sink refuses a record. Nothing is changed on disk then.
@@ -123,9 +126,10 @@ impl<D: Disk> Log<D> {
         let chain = chain(&found)?;
         let mut scan = Recovery::new(chain, replay_from);
         scan.run(sink)?;
+        let reached = scan.end;
         scan.drop_empty();
         let end = scan.end;
-        if end < replay_from && options.durability == Durability::Commit {
+        if reached < replay_from && options.durability == Durability::Commit {
             return Err(LogError::EndsEarly {
                 end,
                 expected: replay_from,

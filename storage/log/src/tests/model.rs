@@ -32,6 +32,9 @@ struct Model {
     recovered: Vec<(LogOffset, LogOffset, Sample)>,
     /// The highest offset that was ever given out.
     given: LogOffset,
+    /// Where the log stood, synced, at the beginning and at the end of every life: what a driver
+    /// may have stored.
+    positions: Vec<LogOffset>,
     options: LogOptions,
 }
 
@@ -42,6 +45,7 @@ impl Model {
             rig,
             recovered: Vec::new(),
             given: LogOffset(0),
+            positions: Vec::new(),
             options,
         }
     }
@@ -81,6 +85,7 @@ impl Model {
     /// Power is lost; `durable` is what the driver has acknowledged.
     fn crash(&mut self, seed: u64) -> Result<(), Fault> {
         let durable = self.rig.log.synced();
+        self.positions.push(durable);
         self.rig.queue = SimQueue::new();
         let faults = self.rig.disk.faults();
         // One life in four ends without a loss of power, unless a sync has failed in it.
@@ -108,6 +113,8 @@ impl Model {
         }
         self.recover_again(&first, &found, durable);
         self.recovered = found;
+        self.recover_from_a_position()?;
+        self.positions.push(self.rig.log.synced());
         Ok(())
     }
 
@@ -149,14 +156,32 @@ impl Model {
         assert!(log.durable() == log.appended() && log.durable() >= durable);
         self.rig.log = log;
     }
+
+    /// From wherever a driver may go on, a recovery brings exactly what lies above.
+    fn recover_from_a_position(&mut self) -> Result<(), Fault> {
+        let position = self.positions[self.rig.rng.index(self.positions.len())];
+        let (log, _, records) =
+            recover(&self.rig.disk, self.options.clone(), position).map_err(Fault::Refused)?;
+        let above = self.recovered.partition_point(|(at, ..)| *at < position);
+        assert!(
+            super::rig::samples(&records) == self.recovered[above..],
+            "{} records from {position}",
+            records.len()
+        );
+        self.rig.log = log;
+        Ok(())
+    }
 }
 
 fn run(seed: u64, lives: u64, options: LogOptions, faults: &Faults) -> Result<usize, Fault> {
     let mut model = Model::new(seed, options);
     for life in 0..lives {
         model.rig.disk.set_faults(faults.clone());
-        let steps = 20 + model.rig.rng.index(200);
-        model.live(steps);
+        // One life in four ends before its first step.
+        if model.rig.rng.chance(3, 4) {
+            let steps = 20 + model.rig.rng.index(200);
+            model.live(steps);
+        }
         model.crash(seed ^ (life << 32))?;
     }
     Ok(model.recovered.len())

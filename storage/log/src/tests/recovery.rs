@@ -1,6 +1,7 @@
 //! What recovery refuses, what it cuts off, and what it leaves.
 
 use storage_io::Disk;
+use storage_io::sim::SimQueue;
 
 use super::rig::{LOG, Rig, recover, samples, small_options};
 use crate::{Log, LogError, LogId, LogOffset};
@@ -52,6 +53,38 @@ fn a_log_that_ends_below_what_was_durable_is_refused() {
             expected: beyond
         }
     );
+}
+
+/// A driver that stores where the log stood after a recovery, and is killed before any record.
+#[test]
+fn a_position_in_the_gap_of_a_recovery_is_accepted() {
+    let mut rig = Rig::new(1, small_options());
+    rig.fill(10, 100);
+    let end = rig.log.durable();
+    let mut positions = vec![end];
+    for crash in 0..4 {
+        for position in &positions {
+            let found = recover(&rig.disk, small_options(), *position);
+            let (log, report, records) = found.unwrap_or_else(|error| panic!("{crash}: {error}"));
+            assert_eq!((records.len(), report.end), (0, end), "{report}");
+            rig.log = log;
+        }
+        positions.push(rig.log.durable());
+        rig.disk.crash(crash);
+    }
+    let beyond = LogOffset(rig.log.durable().0 + 8);
+    let error = recover(&rig.disk, small_options(), beyond).unwrap_err();
+    let expected = beyond;
+    assert_eq!(error, LogError::EndsEarly { end, expected });
+    // What comes next lies above every one of these positions.
+    rig.log = recover(&rig.disk, small_options(), end).unwrap().0;
+    rig.queue = SimQueue::new();
+    rig.appended.clear();
+    rig.fill(3, 100);
+    for position in positions {
+        let (_, _, records) = recover(&rig.disk, small_options(), position).unwrap();
+        assert_eq!(samples(&records), rig.appended, "from {position}");
+    }
 }
 
 #[test]
