@@ -1,6 +1,6 @@
 //! What a log can be told: when data counts as durable, and how much memory and disk it takes.
 
-use crate::limits;
+use crate::{LogOffset, limits};
 
 /// When [`Log::durable`](crate::Log::durable) passes a record, so that it may be acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +51,9 @@ pub struct LogOptions {
     pub seed: u64,
     /// The epoch that is stored in every frame.
     pub epoch: u32,
+    /// Where records are known to end that were durable: a log that ends below has lost them, and
+    /// is refused.
+    pub known_end: LogOffset,
 }
 
 impl Default for LogOptions {
@@ -65,6 +68,7 @@ impl Default for LogOptions {
             pad_tail: false,
             seed: 0,
             epoch: 0,
+            known_end: LogOffset(0),
         }
     }
 }

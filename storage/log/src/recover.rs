@@ -129,11 +129,9 @@ impl<D: Disk> Log<D> {
         let reached = scan.end;
         scan.drop_empty();
         let end = scan.end;
-        if reached < replay_from && options.durability == Durability::Commit {
-            return Err(LogError::EndsEarly {
-                end,
-                expected: replay_from,
-            });
+        let expected = replay_from.max(options.known_end);
+        if reached < expected && options.durability == Durability::Commit {
+            return Err(LogError::EndsEarly { end, expected });
         }
         scan.sync()?;
         let Recovery {

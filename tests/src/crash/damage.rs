@@ -416,6 +416,27 @@ fn a_damaged_log_or_meta_file_is_refused_by_name() {
     }
 }
 
+/// What is gone is missed: the newest records, which the state store has applied, and the file
+/// that says what the shards are.
+#[test]
+fn a_lost_segment_or_meta_file_is_refused_by_name() {
+    if Broker::chosen() != Broker::Corelane {
+        return;
+    }
+    let original = Original::new();
+    let newest = SEGMENTS.last().expect("three segments");
+    let segment = original.harm(newest, Harm::Remove);
+    let outcome = original.outcome(&[segment]);
+    assert!(
+        matches!(&outcome, Outcome::Refuses(log) if log.contains("was durable")),
+        "{outcome:?}"
+    );
+    for harm in [Harm::Remove, Harm::Cut { len: 0 }, Harm::Cut { len: 100 }] {
+        let meta = original.harm("node.meta", harm);
+        original.refuses(&[meta], "node.meta is missing or empty");
+    }
+}
+
 /// Nothing reads an old segment before somebody is owed a record of it.
 #[test]
 fn a_damaged_old_record_is_left_out_by_name() {

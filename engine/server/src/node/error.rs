@@ -64,6 +64,11 @@ pub enum OpenError {
         /// The file.
         file: &'static str,
     },
+    /// There are shards, and `node.meta`, which comes before them, is missing or empty.
+    Lost {
+        /// The file.
+        file: &'static str,
+    },
     /// The directory was written by another version of the format.
     Format {
         /// The file that says so.
@@ -103,6 +108,11 @@ impl fmt::Display for OpenError {
             Self::Unreadable { file } => write!(
                 f,
                 "{file}: neither of its two copies has a valid checksum; restore it from a backup"
+            ),
+            Self::Lost { file } => write!(
+                f,
+                "{file} is missing or empty, and there are shards: it says what they are; restore \
+                 it from a backup"
             ),
             Self::Format {
                 file,

@@ -71,6 +71,10 @@ impl Meta {
                 sequence: meta.sequence + 1,
                 ..meta
             },
+            // Shards are made when the file is durable.
+            None if !disk.sub("shard-0")?.list()?.is_empty() => {
+                return Err(OpenError::Lost { file: FILE });
+            }
             None => {
                 file.write_at(0, &AlignedBuf::zeroed(2 * ALIGN))?;
                 Self {
@@ -83,7 +87,8 @@ impl Meta {
         };
         file.write_at((meta.sequence % 2) * ALIGN as u64, &meta.encode())?;
         file.sync()?;
-        if !exists {
+        if meta.sequence == 0 {
+            // Its name too, whoever made it.
             disk.sync_dir()?;
         }
         Ok(meta)

@@ -190,7 +190,9 @@ fn recover_log<D: Disk>(
     let Some(disk) = files.get(own).map(|one| one.disk.clone()) else {
         unreachable!("one set of files per shard");
     };
+    let known_end = files.get(own).map_or(0, |one| one.state.applied(id));
     let log_options = LogOptions {
+        known_end: storage_log::LogOffset(known_end),
         seed: meta.seed ^ u64::from(meta.boot) << 8 ^ u64::from(id),
         ..options.log.clone()
     };
