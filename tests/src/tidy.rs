@@ -77,7 +77,8 @@ fn rust_sources() -> impl Iterator<Item = Source> {
 
 /// The crate a path belongs to: `engine/shard/src/lib.rs` is in `engine/shard`.
 fn crate_folder(path: &str) -> &str {
-    path.find("/src/").map_or("", |end| &path[..end])
+    let end = path.find("/src/").or_else(|| path.find("/examples/"));
+    end.map_or("", |end| &path[..end])
 }
 
 fn exists(path: &str) -> bool {

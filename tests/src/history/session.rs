@@ -191,12 +191,16 @@ impl Session {
             });
         }
         // What was published while its SUBSCRIBE was under way, or was lost because it is delivered
-        // at QoS 0, may come for the first time when its publisher sends it again.
+        // at QoS 0, may come for the first time when its publisher sends it again. What was sent
+        // at one grant and lost by a crash comes again at the present one, in another order.
         let may_be_lost = received.qos == 0 && publication.qos > 0;
         let is_covered = self
             .covering(publication)
             .any(|one| one.granted > 0 || publication.qos == 0);
-        let is_ordered = !publication.will && !may_be_lost && is_covered;
+        let is_settled = self
+            .covering(publication)
+            .all(|one| one.settled.is_some_and(|step| step < publication.sent_step));
+        let is_ordered = !publication.will && !may_be_lost && is_covered && is_settled;
         if self.is_first(message) && is_ordered {
             return self.check_order(received, publication);
         }
