@@ -142,7 +142,7 @@ impl Shard {
             self.fail(connection, ReasonCode::TopicAliasInvalid);
             return;
         }
-        if TopicName::parse(publish.topic).is_err() || publish.topic.len() > NAME_BYTES_MAX {
+        if !is_topic_name(publish.topic) {
             self.fail(connection, ReasonCode::TopicNameInvalid);
             return;
         }
@@ -230,8 +230,13 @@ fn refusal(connect: &Connect<'_>) -> Option<ReasonCode> {
         return Some(ReasonCode::BadAuthenticationMethod);
     }
     let will = connect.will.as_ref();
-    will.filter(|will| will.topic.len() > NAME_BYTES_MAX)
+    will.filter(|will| !is_topic_name(will.topic))
         .map(|_| ReasonCode::TopicNameInvalid)
+}
+
+/// Whether something can be published to this name, here.
+fn is_topic_name(text: &str) -> bool {
+    text.len() <= NAME_BYTES_MAX && TopicName::parse(text).is_ok()
 }
 
 fn opening(connect: &Connect<'_>) -> Opening {

@@ -11,6 +11,7 @@
 
 mod delivery;
 mod liveness;
+mod names;
 mod net;
 mod random;
 mod sessions;

@@ -11,6 +11,14 @@ use crate::{
 };
 use engine_mqtt::QoS;
 
+/// The longest key of a change, bytes: a length of two bytes is stored in front of it.
+const KEY_BYTES_MAX: usize = 0xFFFF;
+
+/// The real store ends the process at a longer one.
+fn check_key(key: &[u8]) {
+    assert!(key.len() <= KEY_BYTES_MAX, "a key of {} bytes", key.len());
+}
+
 struct Stored {
     offset: LogOffset,
     end: LogOffset,
@@ -147,6 +155,9 @@ impl Store for MemoryStore {
     }
 
     fn queue(&mut self, name: &QueueName) -> Option<QueueId> {
+        let (QueueName::Topic(text) | QueueName::Service(text) | QueueName::Filter(text)) = name;
+        // A letter says which of them it is.
+        assert!(text.len() < KEY_BYTES_MAX, "a name of {} bytes", text.len());
         let next = QueueId(self.queues.len() as u64);
         Some(*self.queues.entry(name.clone()).or_insert(next))
     }
@@ -170,6 +181,7 @@ impl Store for MemoryStore {
             .message
             .map_or_else(Vec::new, |new| new.queues.to_vec());
         let changes = record.changes.to_vec();
+        changes.iter().for_each(|change| check_key(&change.key));
         self.records.push(Stored {
             offset,
             end,
@@ -190,6 +202,7 @@ impl Store for MemoryStore {
     }
 
     fn apply(&mut self, _from: Address, change: Change) {
+        check_key(&change.key);
         let key = (change.table, change.key);
         self.foreign.insert(key, change.value.unwrap_or_default());
     }
