@@ -3,8 +3,8 @@
 use crate::port::ShardId;
 
 /// Bytes of a topic name or filter, at most. MQTT allows 65,535, a key of the state store has as
-/// many, and some keys begin with a session id. A client id is a key by itself: it may be as long as
-/// MQTT allows.
+/// many, and some keys begin with a session id. A client id is a key by itself: it may be as long
+/// as MQTT allows.
 pub const NAME_BYTES_MAX: usize = 65_500;
 
 /// What a shard is told at its start. Every bound has a default.
