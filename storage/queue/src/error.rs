@@ -70,11 +70,6 @@ pub enum IndexError {
         /// The lowest log offset that would be in order.
         last: LogOffset,
     },
-    /// There are as many runs as the manifest can list.
-    TooManyRuns {
-        /// How many.
-        runs: usize,
-    },
 }
 
 impl fmt::Display for IndexError {
@@ -136,12 +131,6 @@ impl fmt::Display for IndexError {
                  at least entry {expected} at {last}",
                 queue.0
             ),
-            Self::TooManyRuns { runs } => {
-                write!(
-                    f,
-                    "the queue index has {runs} run files, as many as it can list"
-                )
-            }
         }
     }
 }
@@ -155,8 +144,7 @@ impl std::error::Error for IndexError {
             | Self::Manifest { .. }
             | Self::Format { .. }
             | Self::WrongLog { .. }
-            | Self::OutOfOrder { .. }
-            | Self::TooManyRuns { .. } => None,
+            | Self::OutOfOrder { .. } => None,
         }
     }
 }

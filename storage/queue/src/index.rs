@@ -10,13 +10,15 @@ use storage_log::{LogOffset, QueueId};
 use crate::cache::PageCache;
 use crate::fields::number;
 use crate::flush::{FIRST_TOKEN, Flush, Frozen, Progress};
+use crate::groups::Bounds;
 use crate::inline::InlineQueue;
 use crate::limits::{
-    CACHE_PAGES, FROZEN_MAX, MEMTABLE_ENTRIES_MAX, MEMTABLE_LOG_BYTES_MAX, MERGE_FROM_RUNS,
-    RUNS_MAX,
+    CACHE_PAGES, FROZEN_MAX, JOIN_FROM_RUNS, JOIN_STEPS_PER_FLUSH_STEP, MEMTABLE_ENTRIES_MAX,
+    MEMTABLE_LOG_BYTES_MAX, MERGE_FROM_RUNS,
 };
 use crate::manifest::Manifest;
 use crate::memtable::Memtable;
+use crate::merge::Merge;
 use crate::run::Run;
 use crate::run_file::RunId;
 use crate::{Entry, IndexError};
@@ -32,6 +34,8 @@ pub struct Options {
     pub cache_pages: usize,
     /// Runs from which opening joins adjacent ones.
     pub merge_from_runs: usize,
+    /// Small runs from which adjacent ones are joined while the index is in use.
+    pub join_from_runs: usize,
 }
 
 impl Default for Options {
@@ -41,6 +45,7 @@ impl Default for Options {
             memtable_log_bytes_max: MEMTABLE_LOG_BYTES_MAX,
             cache_pages: CACHE_PAGES,
             merge_from_runs: MERGE_FROM_RUNS,
+            join_from_runs: JOIN_FROM_RUNS,
         }
     }
 }
@@ -56,6 +61,8 @@ pub struct Counters {
     pub entries_in_memory: u64,
     /// Runs.
     pub runs: u64,
+    /// Runs that were joined to others, starts not counted.
+    pub runs_joined: u64,
     /// Frozen memtables that wait for a flush; bounded by [`FROZEN_MAX`] through back-pressure.
     pub memtables_frozen: u64,
     /// Pages in the cache.
@@ -68,6 +75,7 @@ pub struct Counters {
 pub struct Index<D: Disk> {
     pub(crate) disk: D,
     pub(crate) options: Options,
+    pub(crate) bounds: Bounds,
     pub(crate) manifest: Manifest<D::File>,
     pub(crate) runs: Vec<Run<D::File>>,
     pub(crate) frozen: VecDeque<Frozen>,
@@ -80,6 +88,13 @@ pub struct Index<D: Disk> {
     pub(crate) passed: Option<LogOffset>,
     pub(crate) cache: PageCache,
     pub(crate) flushing: Option<Flush<D::File>>,
+    pub(crate) merging: Option<Merge<D::File>>,
+    /// Files that the manifest does not list any more, to be removed.
+    pub(crate) unlisted: VecDeque<String>,
+    /// No look for runs to join before there are so many.
+    pub(crate) join_from: usize,
+    /// Steps of joining that go before the next flush.
+    pub(crate) owed: u64,
     pub(crate) token: u64,
     pub(crate) failed: Option<IndexError>,
     pub(crate) counters: Counters,
@@ -169,11 +184,13 @@ impl<D: Disk> Index<D> {
     }
 
     /// Begins to write the oldest frozen memtable, when there is one whose records are all below
-    /// `durable` and no flush is under way. Cheap otherwise; for every turn. `durable` is what is
-    /// on the device (`Log::synced`), whatever weaker promise was made to publishers.
+    /// `durable`, or goes on joining runs, when there are many: one operation at a time, of either.
+    /// Does nothing while one is under way. For every turn. `durable` is what is on the device
+    /// (`Log::synced`), whatever weaker promise was made to publishers.
     ///
     /// # Errors
-    /// When the disk failed, now or earlier, or there are too many runs.
+    /// When the disk failed, now or earlier, or a page that was read to be joined is damaged: the
+    /// process has to end.
     pub fn flush(
         &mut self,
         durable: LogOffset,
@@ -182,16 +199,30 @@ impl<D: Disk> Index<D> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
+        let is_joining = self.merging.as_ref().is_some_and(Merge::is_waiting);
+        if self.flushing.is_some() || is_joining {
+            return Ok(());
+        }
+        // The manifest lists so many runs and no more: then joining goes first.
+        let is_due = self.runs.len() < self.bounds.runs_max
+            && self
+                .frozen
+                .front()
+                .is_some_and(|oldest| oldest.durable_from <= durable);
+        let joins_first = !is_due || self.owed > 0;
+        if joins_first && self.join(queue)? {
+            self.owed = self.owed.saturating_sub(1);
+        } else if is_due {
+            self.owed = 0;
+            self.begin_flush(queue)?;
+        }
+        Ok(())
+    }
+
+    fn begin_flush(&mut self, queue: &mut impl DiskQueue<D::File>) -> Result<(), IndexError> {
         let Some(oldest) = self.frozen.front() else {
             return Ok(());
         };
-        if self.flushing.is_some() || oldest.durable_from > durable {
-            return Ok(());
-        }
-        let runs = self.runs.len();
-        if runs >= RUNS_MAX {
-            return Err(IndexError::TooManyRuns { runs });
-        }
         let state = &mut self.manifest.state;
         let generation = state.next_generation;
         let id = RunId {
@@ -208,13 +239,15 @@ impl<D: Disk> Index<D> {
         Ok(())
     }
 
-    /// Whether a token is one of a flush's: its completion goes to [`Index::complete`].
+    /// Whether a token is one of a flush's, or of the joining of runs: its completion goes to
+    /// [`Index::complete`].
     #[must_use]
     pub const fn is_flush(token: u64) -> bool {
         token & (0xFF << 56 | FIRST_TOKEN) == FIRST_TOKEN
     }
 
-    /// Takes the completion of an operation that a flush has submitted, and submits the next.
+    /// Takes the completion of an operation that [`Index::flush`] or this has submitted. Submits
+    /// the next one of a flush; the next one of a merge is left to the next turn.
     ///
     /// # Errors
     /// When the operation failed: the process has to end.
@@ -223,10 +256,12 @@ impl<D: Disk> Index<D> {
         completion: Completion,
         queue: &mut impl DiskQueue<D::File>,
     ) -> Result<(), IndexError> {
-        let Some(flush) = self
-            .flushing
-            .take_if(|flush| flush.waits_for(completion.token))
-        else {
+        let token = completion.token;
+        let joins = self.merging.as_ref();
+        if joins.is_some_and(|merge| merge.waits_for(token)) {
+            return self.complete_merge(completion.result);
+        }
+        let Some(flush) = self.flushing.take_if(|flush| flush.waits_for(token)) else {
             return Ok(());
         };
         if let Err(error) = completion.result {
@@ -238,6 +273,7 @@ impl<D: Disk> Index<D> {
             return Ok(());
         };
         self.token = flush.next_token();
+        self.owed += JOIN_STEPS_PER_FLUSH_STEP;
         match flush.advance(oldest, &self.manifest, queue) {
             Progress::Going(flush) => self.flushing = Some(flush),
             Progress::Finished(run, state) => {
@@ -250,23 +286,33 @@ impl<D: Disk> Index<D> {
         Ok(())
     }
 
-    /// Writes all frozen memtables whose records are below `durable`. Blocks; for replay, the
-    /// orderly stop and offline tools, never while a flush is under way.
+    /// Writes all frozen memtables whose records are below `durable`, and joins runs when there are
+    /// many. Blocks; for replay, the orderly stop and offline tools, never while an operation is
+    /// under way.
     ///
     /// # Errors
     /// As [`Index::flush`].
     pub fn flush_blocking(&mut self, durable: LogOffset) -> Result<(), IndexError> {
-        assert!(self.flushing.is_none(), "a flush is under way");
+        let is_joining = self.merging.as_ref().is_some_and(Merge::is_waiting);
+        assert!(
+            self.flushing.is_none() && !is_joining,
+            "an operation is under way"
+        );
         let mut queue = InlineQueue::new(self.disk.clone());
         loop {
+            let was_idle = self.is_idle();
             self.flush(durable, &mut queue)?;
-            if self.flushing.is_none() {
+            if was_idle && self.is_idle() {
                 return Ok(());
             }
             while let Some(completion) = queue.poll() {
                 self.complete(completion, &mut queue)?;
             }
         }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.flushing.is_none() && self.merging.is_none() && self.unlisted.is_empty()
     }
 
     /// The queue offset that the next entry of a queue gets.

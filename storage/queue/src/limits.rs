@@ -16,21 +16,33 @@ pub const MEMTABLE_LOG_BYTES_MAX: u64 = 1 << 30;
 /// Frozen memtables from which the index calls itself full.
 pub const FROZEN_MAX: usize = 4;
 
-/// Runs of one index at most: what fits a slot of the manifest, rounded down. At the default
-/// memtable that is 10^9 entries between two starts, which join runs.
+/// Runs of one index at most: what fits a slot of the manifest, rounded down. No memtable is
+/// flushed while there are so many, only runs are joined; the index calls itself full meanwhile.
 pub const RUNS_MAX: usize = 1024;
 
 /// Runs from which a start joins adjacent ones by default.
 pub const MERGE_FROM_RUNS: usize = 16;
 
+/// Small runs from which adjacent ones are joined while the index is in use, by default: more than
+/// a start leaves, so that it goes first, and few enough for look-ups, which ask the filter of
+/// every run above their position.
+pub const JOIN_FROM_RUNS: usize = 64;
+
+/// Operations of joining that may go before a flush for each operation of the flush before. An
+/// entry is rewritten once or twice, and each time read and written: so joining keeps up with any
+/// number of flushes, and a memtable waits five times as long as its flush takes, at worst.
+pub const JOIN_STEPS_PER_FLUSH_STEP: u64 = 4;
+
 /// Entries of a joined run at most: about 100 MB, half a second to write. A run with half of them
-/// is never joined again, so an entry is rewritten a few times at most.
+/// is not small: it is joined again only when three quarters of [`RUNS_MAX`] are reached, which
+/// takes some 6 * 10^9 entries. So an entry is rewritten a few times at most.
 pub const MERGE_ENTRIES_MAX: u64 = 16 << 20;
 
 /// Runs that are worth joining at least.
 pub const MERGE_RUNS_MIN: usize = 4;
 
-/// Runs that are joined at once at most; each needs about 0.5 MB meanwhile.
+/// Runs that are joined at once at most; each needs about 0.1 MB meanwhile: 64 KiB of pages, and
+/// the entries of one page unpacked.
 pub const MERGE_RUNS_MAX: usize = 64;
 
 /// Pages in the cache by default: 16 MiB.
@@ -39,7 +51,7 @@ pub const CACHE_PAGES: usize = 4096;
 /// Pages in the cache at least: a look-up by queue offset may need one page of each of some runs.
 pub const CACHE_PAGES_MIN: usize = 64;
 
-/// Bytes that one step of a flush packs and writes: about 10,000 entries, 1 to 3 ms.
+/// Bytes that one step of a flush or a merge packs and writes: about 10,000 entries, 1 to 3 ms.
 pub const FLUSH_STEP_BYTES: usize = 64 << 10;
 
 /// Bytes that one read at start-up brings.

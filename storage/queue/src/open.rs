@@ -10,9 +10,9 @@ use storage_log::{LogId, LogOffset};
 
 use crate::cache::PageCache;
 use crate::flush::FIRST_TOKEN;
+use crate::groups::Bounds;
 use crate::manifest::{self, Manifest, State};
 use crate::memtable::Memtable;
-use crate::merge::merge_small_runs;
 use crate::run::Run;
 use crate::run_file::generation_of;
 use crate::{Counters, Index, IndexError, Options};
@@ -53,17 +53,14 @@ impl<D: Disk> Index<D> {
             next.extend(ends);
         }
         keep_runs(&disk, &mut manifest, runs.len())?;
-        if runs.len() >= options.merge_from_runs {
-            merge_small_runs(&disk, &mut manifest, &mut runs)?;
-            keep_runs(&disk, &mut manifest, runs.len())?;
-        }
         let last = runs
             .last()
             .map_or(LogOffset(0), |run: &Run<D::File>| run.id.high);
-        let index = Self {
+        let mut index = Self {
             cache: PageCache::new(options.cache_pages),
             disk,
             options,
+            bounds: Bounds::default(),
             manifest,
             runs,
             frozen: VecDeque::new(),
@@ -72,10 +69,20 @@ impl<D: Disk> Index<D> {
             last,
             passed: None,
             flushing: None,
+            merging: None,
+            unlisted: VecDeque::new(),
+            join_from: 0,
+            owed: 0,
             token: FIRST_TOKEN,
             failed: None,
             counters: Counters::default(),
         };
+        if index.runs.len() >= index.options.merge_from_runs {
+            index.join_all()?;
+            keep_runs(&index.disk, &mut index.manifest, index.runs.len())?;
+            index.unlisted.clear();
+            index.counters = Counters::default();
+        }
         Ok(Opened { index, damage })
     }
 
@@ -104,7 +111,7 @@ impl<D: Disk> Index<D> {
         let kept = self.runs.partition_point(|run| run.id.high <= end);
         if kept < self.runs.len() {
             assert!(
-                self.flushing.is_none(),
+                self.flushing.is_none() && self.merging.is_none(),
                 "the index is truncated at start-up only"
             );
             keep_runs(&self.disk, &mut self.manifest, kept)?;

@@ -2,5 +2,6 @@
 
 mod damage;
 mod formats;
+mod join;
 mod log;
 mod model;

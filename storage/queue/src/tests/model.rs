@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use storage_io::sim::{Faults, Rng, SimDisk, SimFile, SimQueue};
 use storage_io::{Disk, DiskQueue, Done};
 
+use crate::groups::Bounds;
 use crate::{Entry, Found, Index, IndexError, LogId, LogOffset, Lookup, Opened, Options, QueueId};
 
 pub(super) const LOG: LogId = LogId(7);
@@ -17,11 +18,23 @@ pub(super) fn options() -> Options {
         memtable_log_bytes_max: 20_000,
         cache_pages: 0,
         merge_from_runs: 12,
+        join_from_runs: usize::MAX,
+    }
+}
+
+/// Options with which runs are joined all the time.
+pub(super) fn joining() -> Options {
+    Options {
+        merge_from_runs: usize::MAX,
+        join_from_runs: 6,
+        ..options()
     }
 }
 
 /// The log as the index knows it, and an index of it on a simulated disk.
 pub(super) struct Model {
+    pub(super) options: Options,
+    pub(super) bounds: Bounds,
     pub(super) disk: SimDisk,
     pub(super) queue: SimQueue,
     pub(super) index: Index<SimDisk>,
@@ -35,13 +48,19 @@ pub(super) struct Model {
 
 impl Model {
     pub(super) fn new(seed: u64) -> Self {
+        Self::with(seed, options())
+    }
+
+    pub(super) fn with(seed: u64, options: Options) -> Self {
         let mut rng = Rng::new(seed);
         let disk = SimDisk::new(rng.next_u64()).sub("cq").unwrap();
-        let opened = Index::open(disk.clone(), LOG, options()).unwrap();
+        let opened = Index::open(disk.clone(), LOG, options.clone()).unwrap();
         assert_eq!(opened.damage, []);
         let (queue, index) = (SimQueue::new(), opened.index);
         let (records, entries) = (Vec::new(), BTreeMap::new());
         Self {
+            options,
+            bounds: Bounds::default(),
             disk,
             queue,
             index,
@@ -103,6 +122,7 @@ impl Model {
     /// One turn of the shard: begin a flush, move some operations, take what is complete.
     pub(super) fn turn(&mut self) -> Result<(), IndexError> {
         self.index.flush(LogOffset(self.durable), &mut self.queue)?;
+        assert!(self.queue.under_way() <= 1, "the manifest has one writer");
         for _ in 0..self.rng.below(4) {
             self.queue.step(&mut self.rng);
         }
@@ -111,6 +131,21 @@ impl Model {
             self.index.complete(completion, &mut self.queue)?;
         }
         Ok(())
+    }
+
+    /// A turn in which the disk moves once at most; false when there was nothing to do.
+    pub(super) fn step(&mut self) -> bool {
+        let index = &mut self.index;
+        let mut is_busy = !index.unlisted.is_empty();
+        index
+            .flush(LogOffset(self.durable), &mut self.queue)
+            .unwrap();
+        is_busy |= index.flushing.is_some() || index.merging.is_some();
+        self.queue.step(&mut self.rng);
+        while let Some(completion) = self.queue.poll() {
+            self.index.complete(completion, &mut self.queue).unwrap();
+        }
+        is_busy
     }
 
     /// Turns until everything is in runs.
@@ -259,10 +294,11 @@ impl Model {
             }
         }
         self.queue = SimQueue::new();
-        let opened = Index::open(self.disk.clone(), LOG, options()).unwrap();
+        let opened = Index::open(self.disk.clone(), LOG, self.options.clone()).unwrap();
         let Opened { index, damage } = opened;
         self.index = index;
         let from = self.index.truncate_above(LogOffset(self.end)).unwrap();
+        self.index.bounds = self.bounds;
         assert!(
             from <= LogOffset(self.end),
             "{from} is above the end {}",
@@ -323,8 +359,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_index_is_the_model(seed in any::<u64>(), steps in steps()) {
-        let mut model = Model::new(seed);
+    fn the_index_is_the_model(seed in any::<u64>(), joins in any::<bool>(), steps in steps()) {
+        let mut model = Model::with(seed, if joins { joining() } else { options() });
         for step in steps {
             match step {
                 Step::Append(count) => (0..count).for_each(|_| model.append()),
