@@ -1,5 +1,5 @@
-//! Joining runs: at a start all that is worth it, while the index is in use whenever there are many,
-//! step by step between flushes.
+//! Joining runs: at a start all that is worth it, while the index is in use whenever there are
+//! many, step by step between flushes.
 //!
 //! A flush and a merge never have operations under way at once, as both write the manifest. Between
 //! two steps of a merge a memtable may pass; then the merge has some steps before the next does.
