@@ -10,22 +10,29 @@
 //! drained, and the [history](crate::history) must hold. Then the node loses power once more, and
 //! must hold it again.
 //!
-//! `tests/simulate node --seeds A..B` runs a range, `--seed N --trace` shows one.
+//! `tests/simulate node --seeds A..B` runs a range, `--seed N --trace` shows one. A seed that fails
+//! is [shrunk](shrink()) to a short run of few clients that fails in the same way.
 
 mod actor;
 mod link;
 mod node;
 mod outbox;
 mod rest;
+mod shrink;
+mod streams;
 mod trace;
 mod world;
 
 #[cfg(test)]
 mod tests;
 
+use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::history::Totals;
+
+pub use shrink::{Shrunk, shrink};
 
 /// What a run does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,6 +41,8 @@ pub struct Options {
     pub shards: u8,
     /// Clients.
     pub clients: u32,
+    /// Clients that take no part, as bits by number; those above 63 always do.
+    pub absent: u64,
     /// Steps of chaos.
     pub steps: u64,
     /// The disk acknowledges syncs without doing them: such runs must fail.
@@ -47,10 +56,66 @@ impl Default for Options {
         Self {
             shards: 3,
             clients: 6,
+            absent: 0,
             steps: 2500,
             ignores_syncs: false,
             keeps_trace: false,
         }
+    }
+}
+
+impl Options {
+    /// Whether a client takes part.
+    #[must_use]
+    pub const fn has(&self, client: u32) -> bool {
+        client >= u64::BITS || self.absent & (1 << client) == 0
+    }
+
+    /// How many clients take part.
+    #[must_use]
+    pub fn present(&self) -> usize {
+        (0..self.clients).filter(|client| self.has(*client)).count()
+    }
+
+    /// The same without one client more.
+    #[must_use]
+    pub const fn without(self, client: u32) -> Self {
+        let bit = if client < u64::BITS { 1 << client } else { 0 };
+        Self {
+            absent: self.absent | bit,
+            ..self
+        }
+    }
+
+    /// The same with another number of steps.
+    #[must_use]
+    pub const fn with_steps(self, steps: u64) -> Self {
+        Self { steps, ..self }
+    }
+}
+
+/// The words of the command line that make these options of the default ones.
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let usual = Self::default();
+        if self.shards != usual.shards {
+            write!(f, " --shards {}", self.shards)?;
+        }
+        if self.clients != usual.clients {
+            write!(f, " --clients {}", self.clients)?;
+        }
+        if self.steps != usual.steps {
+            write!(f, " --steps {}", self.steps)?;
+        }
+        if self.present() < self.clients as usize {
+            let here = (0..self.clients).filter(|client| self.has(*client));
+            let here: Vec<String> = here.map(|client| client.to_string()).collect();
+            write!(f, " --actors {}", here.join(","))?;
+        }
+        if self.ignores_syncs {
+            f.write_str(" --ignore-syncs")?;
+        }
+        Ok(())
     }
 }
 
@@ -74,9 +139,11 @@ pub struct Summary {
 pub struct Failure {
     /// The seed.
     pub seed: u64,
+    /// What was run.
+    pub options: Options,
     /// The step at which it failed.
     pub step: u64,
-    /// What is wrong.
+    /// What is wrong: the kind of failure, a colon, and the failure.
     pub reason: String,
     /// The trace, if it was to be kept.
     pub trace: Vec<String>,
@@ -85,22 +152,38 @@ pub struct Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            seed, step, reason, ..
+            seed,
+            options,
+            step,
+            reason,
+            ..
         } = self;
         writeln!(f, "seed {seed} failed at step {step}: {reason}")?;
-        write!(f, "  repeat it: tests/simulate node --seed {seed} --trace")
+        write!(
+            f,
+            "  repeat it: tests/simulate node --seed {seed}{options} --trace"
+        )
     }
 }
 
 impl std::error::Error for Failure {}
 
+impl Failure {
+    /// What kind of failure it is: two runs that break the same promise have the same.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        self.reason.split(':').next().unwrap_or_default()
+    }
+}
+
 /// Runs the node and its clients under a seed.
 ///
 /// # Errors
-/// The first promise that was broken.
+/// The first promise that was broken, or a panic of the node.
 pub fn run_seed(seed: u64, options: Options) -> Result<Summary, Failure> {
     let mut world = world::World::new(seed, options);
-    let result = world.run();
+    let caught = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let result = caught.unwrap_or_else(|panic| Err(panic_text(&*panic)));
     let (step, crashes) = (world.step(), world.crashes());
     let (totals, trace) = world.into_results();
     let trace_hash = trace.hash();
@@ -115,9 +198,18 @@ pub fn run_seed(seed: u64, options: Options) -> Result<Summary, Failure> {
         }),
         Err(reason) => Err(Failure {
             seed,
+            options,
             step,
             reason,
             trace,
         }),
     }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("panic: {}", text.unwrap_or("without a text"))
 }

@@ -1,38 +1,51 @@
 //! Runs the whole node under seeds: `simulate node --seeds A..B` or `simulate node --seed N
-//! [--trace]`, with `--steps N`, `--clients N`, `--shards N`; `--stop` ends at the first failure.
-//! `tests/simulate` builds and calls it.
+//! [--trace]`, with `--steps N`, `--clients N`, `--shards N`; `--actors 1,4` leaves out the other
+//! clients; `--stop` ends at the first failure. `tests/simulate` builds and calls it.
+//!
+//! The first three failing seeds of a range are shrunk: 400 runs or a minute each, at most.
+//! `--no-shrink` leaves that out, `--shrink` does it for one seed as well.
 
 use std::io::{self, Write};
 use std::num::NonZero;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{available_parallelism, scope};
 
-use corelane_tests::simulation::{Failure, Options, Summary, run_seed};
+use corelane_tests::simulation::{Failure, Options, Shrunk, Summary, run_seed, shrink};
 
 /// Seeds between two progress lines.
 const PROGRESS: u64 = 100;
+/// Failures of a range that are shrunk.
+const SHRINKS_MAX: u64 = 3;
+
+const USAGE: &str = "usage: simulate node (--seeds A..B | --seed N) [--trace] [--steps N] \
+    [--clients N] [--actors N,N] [--shards N] [--ignore-syncs] [--stop] [--shrink] [--no-shrink]";
 
 struct Arguments {
     from: u64,
     to: u64,
     /// No seed is begun after one has failed.
     stops: bool,
+    /// Failures that are shrunk, at most.
+    shrinks: u64,
     options: Options,
 }
 
+/// Panics that are shown with their place; a panic that is shrunk comes again and again.
+const PANICS_SHOWN: u64 = 10;
+
 fn main() -> ExitCode {
+    let (shown, show) = (AtomicU64::new(0), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |panic| {
+        if shown.fetch_add(1, Relaxed) < PANICS_SHOWN {
+            show(panic);
+        }
+    }));
     let mut out = io::stdout();
     let outcome = match parse(std::env::args().skip(1)) {
         Ok(arguments) => run(&arguments, &mut out),
-        Err(reason) => writeln!(
-            out,
-            "{reason}\nusage: simulate node (--seeds A..B | --seed N) [--trace] [--steps N] \
-             [--clients N] [--shards N] [--ignore-syncs] [--stop]"
-        )
-        .map(|()| false),
+        Err(reason) => writeln!(out, "{reason}\n{USAGE}").map(|()| false),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -48,8 +61,10 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         from: 0,
         to: 100,
         stops: false,
+        shrinks: SHRINKS_MAX,
         options: Options::default(),
     };
+    let (mut is_shrunk, mut actors) = (None, None);
     while let Some(word) = words.next() {
         let options = &mut arguments.options;
         match word.as_str() {
@@ -59,7 +74,11 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--steps" => options.steps = number(words.next())?,
             "--clients" => options.clients = number(words.next())?,
             "--shards" => options.shards = number(words.next())?,
+            "--actors" => actors = Some(words.next().ok_or("--actors takes numbers")?),
+            "--shrink" => is_shrunk = Some(true),
+            "--no-shrink" => is_shrunk = Some(false),
             "--seed" => {
+                is_shrunk.get_or_insert(false);
                 arguments.from = number(words.next())?;
                 arguments.to = arguments.from + 1;
             }
@@ -72,13 +91,35 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             other => return Err(format!("unknown word: {other}")),
         }
     }
+    if is_shrunk == Some(false) {
+        arguments.shrinks = 0;
+    }
+    if let Some(actors) = actors {
+        arguments.options = only(arguments.options, &actors)?;
+    }
     Ok(arguments)
+}
+
+/// Leaves out all clients but these.
+fn only(options: Options, actors: &str) -> Result<Options, String> {
+    let mut here = Vec::new();
+    for word in actors.split(',') {
+        here.push(number::<u32>(Some(word.to_owned()))?);
+    }
+    let absent = (0..options.clients).filter(|client| !here.contains(client));
+    Ok(absent.fold(options, Options::without))
 }
 
 fn number<N: std::str::FromStr>(word: Option<String>) -> Result<N, String> {
     let word = word.ok_or("a number is missing")?;
     word.parse()
         .map_err(|_| format!("not a number that fits: {word}"))
+}
+
+/// What a thread has to say.
+enum News {
+    Ran(Box<Result<Summary, Failure>>),
+    Shrunk(Box<Shrunk>),
 }
 
 /// What became of the seeds so far.
@@ -93,17 +134,27 @@ struct Outcome {
 /// True: all seeds passed.
 fn run(arguments: &Arguments, out: &mut impl Write) -> io::Result<bool> {
     let (next, end) = (AtomicU64::new(arguments.from), AtomicU64::new(arguments.to));
+    let shrinks = AtomicU64::new(arguments.shrinks);
     let threads = available_parallelism().map_or(1, NonZero::get);
     scope(|scope| {
         let (sender, results) = channel();
         for _ in 0..threads {
-            let (sender, next, end) = (sender.clone(), &next, &end);
-            scope.spawn(move || work(arguments, next, end, &sender));
+            let work = Work {
+                arguments,
+                next: &next,
+                end: &end,
+                shrinks: &shrinks,
+                news: sender.clone(),
+            };
+            scope.spawn(move || work.run());
         }
         drop(sender);
         let mut outcome = Outcome::default();
-        for result in results {
-            outcome.add(&result, out)?;
+        for news in results {
+            match news {
+                News::Ran(result) => outcome.add(&result, out)?,
+                News::Shrunk(shrunk) => writeln!(out, "{shrunk}")?,
+            }
         }
         let Outcome { passed, failed, .. } = outcome;
         writeln!(out, "{passed} seeds passed, {failed} failed")?;
@@ -113,41 +164,47 @@ fn run(arguments: &Arguments, out: &mut impl Write) -> io::Result<bool> {
 
 /// One thread's share: whichever seed is next. Seeds are begun in order, so all below one that has
 /// failed come to their end.
-fn work(
-    arguments: &Arguments,
-    next: &AtomicU64,
-    end: &AtomicU64,
-    results: &Sender<Result<Summary, Failure>>,
-) {
-    loop {
-        let seed = next.fetch_add(1, Relaxed);
-        if seed >= end.load(Relaxed) {
-            return;
-        }
-        let result = run_caught(seed, arguments.options);
-        if arguments.stops && result.is_err() {
-            end.fetch_min(seed, Relaxed);
-        }
-        if results.send(result).is_err() {
-            return;
-        }
-    }
+struct Work<'a> {
+    arguments: &'a Arguments,
+    next: &'a AtomicU64,
+    end: &'a AtomicU64,
+    /// Failures that are still to be shrunk.
+    shrinks: &'a AtomicU64,
+    news: Sender<News>,
 }
 
-/// A panic of the node is a failure of its seed, as any broken promise.
-fn run_caught(seed: u64, options: Options) -> Result<Summary, Failure> {
-    catch_unwind(AssertUnwindSafe(|| run_seed(seed, options))).unwrap_or_else(|panic| {
-        let text = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(Failure {
-            seed,
-            step: 0,
-            reason: format!("a panic: {}", text.unwrap_or("without a text")),
-            trace: Vec::new(),
-        })
-    })
+impl Work<'_> {
+    fn run(&self) {
+        let Self {
+            arguments,
+            next,
+            end,
+            shrinks,
+            news,
+        } = self;
+        loop {
+            let seed = next.fetch_add(1, Relaxed);
+            if seed >= end.load(Relaxed) {
+                return;
+            }
+            let result = run_seed(seed, arguments.options);
+            if arguments.stops && result.is_err() {
+                end.fetch_min(seed, Relaxed);
+            }
+            let failure = result.as_ref().err().cloned();
+            // An error: nobody listens any more.
+            if news.send(News::Ran(Box::new(result))).is_err() {
+                return;
+            }
+            let left = |left: u64| left.checked_sub(1);
+            if let Some(failure) = failure
+                && shrinks.fetch_update(Relaxed, Relaxed, left).is_ok()
+                && news.send(News::Shrunk(Box::new(shrink(&failure)))).is_err()
+            {
+                return;
+            }
+        }
+    }
 }
 
 impl Outcome {

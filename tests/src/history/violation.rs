@@ -90,6 +90,36 @@ pub enum Violation {
     },
 }
 
+impl Violation {
+    /// Which promise it is, in a word.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::UnknownMessage { .. } => "unknown",
+            Self::SentTwice { .. } => "sent twice",
+            Self::SessionPresent { .. } => "session present",
+            Self::Invented { .. } => "invented",
+            Self::OtherTopic { .. } => "other topic",
+            Self::NotSubscribed { .. } => "not subscribed",
+            Self::NotRetained { .. } => "not retained",
+            Self::QosTooHigh { .. } => "QoS too high",
+            Self::QosTooLow { .. } => "QoS too low",
+            Self::Duplicated { .. } => "duplicated",
+            Self::OutOfOrder { .. } => "out of order",
+            Self::Missing { .. } => "missing",
+            Self::LostByCrash { .. } => "lost by crash",
+            Self::RetainedStale { .. } => "stale",
+            Self::RemovedWill { .. } | Self::RemovedWillPublished { .. } => "removed will",
+        }
+    }
+
+    /// Its name, and all of it.
+    #[must_use]
+    pub fn report(&self) -> String {
+        format!("{}: {self}", self.name())
+    }
+}
+
 impl fmt::Display for Violation {
     #[expect(clippy::too_many_lines, reason = "a table: one arm per promise")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

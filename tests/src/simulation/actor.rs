@@ -22,6 +22,9 @@ const OUTBOX_MAX: usize = 8;
 /// Packet ids of SUBSCRIBE and UNSUBSCRIBE begin here, publications use lower ones.
 const FIRST_REQUEST_ID: u16 = 1000;
 
+/// Messages of one client, at most.
+const MESSAGES_MAX: u64 = 1_000_000;
+
 const TOPICS: [&str; 6] = ["t/0", "t/1", "t/2", "t/0/x", "r/0", "r/1"];
 const RETAINED_FROM: usize = 4;
 const FILTERS: [&str; 9] = [
@@ -33,10 +36,8 @@ const FILTERS: [&str; 9] = [
 pub(super) struct Stage<'a> {
     pub(super) history: &'a mut History,
     pub(super) trace: &'a mut Trace,
-    pub(super) rng: &'a mut Rng,
     pub(super) step: u64,
     pub(super) now_ms: u64,
-    pub(super) last_message: &'a mut u64,
     /// Nothing new any more: only what is begun is brought to its end.
     pub(super) at_rest: bool,
 }
@@ -46,12 +47,7 @@ impl Stage<'_> {
         self.trace.add(self.step, format_args!("{event:?}"));
         self.history
             .record(self.now_ms, event)
-            .map_err(|violation| violation.to_string())
-    }
-
-    fn new_message(&mut self) -> MessageId {
-        *self.last_message += 1;
-        MessageId(*self.last_message)
+            .map_err(|violation| violation.report())
     }
 }
 
@@ -59,6 +55,7 @@ impl Stage<'_> {
 #[derive(Debug)]
 pub(super) struct Actor {
     number: ClientNumber,
+    pub(super) rng: Rng,
     pub(super) client_id: String,
     version: Version,
     /// Its sessions outlive their connections.
@@ -84,14 +81,16 @@ pub(super) struct Actor {
     subscribing: BTreeMap<u16, (String, u8)>,
     unsubscribing: BTreeSet<u16>,
     last_request: u16,
+    last_message: u64,
     /// Retained messages received, by topic, for whoever asks at the end.
     pub(super) retained: BTreeMap<String, MessageId>,
 }
 
 impl Actor {
-    pub(super) fn new(number: u32, version: Version, is_durable: bool) -> Self {
+    pub(super) fn new(number: u32, rng: Rng, version: Version, is_durable: bool) -> Self {
         Self {
             number: ClientNumber(number),
+            rng,
             client_id: format!("client-{number}"),
             version,
             is_durable,
@@ -109,6 +108,7 @@ impl Actor {
             subscribing: BTreeMap::new(),
             unsubscribing: BTreeSet::new(),
             last_request: 0,
+            last_message: 0,
             retained: BTreeMap::new(),
         }
     }
@@ -149,7 +149,7 @@ impl Actor {
         connection: ConnectionId,
         stage: &mut Stage<'_>,
     ) -> Result<Vec<u8>, String> {
-        let wants_clean = !stage.at_rest && stage.rng.chance(1, 12);
+        let wants_clean = !stage.at_rest && self.rng.chance(1, 12);
         let clean_start = !self.is_durable || self.owes_clean_start || wants_clean;
         // In 3.1.1 a clean session ends with its connection.
         let durable = self.is_durable && (self.version == Version::V5 || !clean_start);
@@ -204,10 +204,10 @@ impl Actor {
         if !self.is_open || stage.at_rest {
             return Ok(bytes);
         }
-        match stage.rng.below(10) {
+        match self.rng.below(10) {
             0..5 if self.outbox.len() < OUTBOX_MAX => bytes.extend(self.publish(stage)?),
             5 => bytes.extend(self.subscribe(stage)?),
-            6 if stage.rng.chance(1, 3) => bytes.extend(self.unsubscribe(stage)?),
+            6 if self.rng.chance(1, 3) => bytes.extend(self.unsubscribe(stage)?),
             7 => bytes.extend(self.encode(&Packet::PingReq)?),
             _ => {}
         }
@@ -467,7 +467,7 @@ impl Actor {
         let most = if stage.at_rest {
             usize::MAX
         } else {
-            stage.rng.index(6)
+            self.rng.index(6)
         };
         let count = most.min(self.replies.len());
         let bytes: Vec<u8> = self.replies.drain(..count).flatten().collect();
@@ -481,15 +481,15 @@ impl Actor {
     }
 
     fn publish(&mut self, stage: &mut Stage<'_>) -> Result<Vec<u8>, String> {
-        let topic = stage.rng.index(TOPICS.len());
-        let retain = topic >= RETAINED_FROM && stage.rng.chance(2, 3);
-        let len = match stage.rng.below(12) {
+        let topic = self.rng.index(TOPICS.len());
+        let retain = topic >= RETAINED_FROM && self.rng.chance(2, 3);
+        let len = match self.rng.below(12) {
             0 if retain => 0,
             1 => 1500,
-            _ => 16 + stage.rng.index(100),
+            _ => 16 + self.rng.index(100),
         };
-        let qos = pick_qos(stage.rng);
-        let message = stage.new_message();
+        let qos = pick_qos(&mut self.rng);
+        let message = self.new_message();
         let topic = TOPICS.get(topic).copied().unwrap_or_default().to_owned();
         stage.record(Event::Publishing(Sent {
             client: self.number,
@@ -522,10 +522,10 @@ impl Actor {
 
     fn subscribe(&mut self, stage: &mut Stage<'_>) -> Result<Vec<u8>, String> {
         let filter = FILTERS
-            .get(stage.rng.index(FILTERS.len()))
+            .get(self.rng.index(FILTERS.len()))
             .copied()
             .unwrap_or("#");
-        let qos = pick_qos(stage.rng);
+        let qos = pick_qos(&mut self.rng);
         self.subscribe_to(filter, qos, stage)
     }
 
@@ -557,7 +557,7 @@ impl Actor {
 
     fn unsubscribe(&mut self, stage: &mut Stage<'_>) -> Result<Vec<u8>, String> {
         let filter = FILTERS
-            .get(stage.rng.index(FILTERS.len()))
+            .get(self.rng.index(FILTERS.len()))
             .copied()
             .unwrap_or("#");
         if self.subscribing.values().any(|(one, _)| one == filter) {
@@ -577,11 +577,11 @@ impl Actor {
         }))
     }
 
-    fn new_will(&self, stage: &mut Stage<'_>) -> Result<Option<Outgoing>, String> {
-        if stage.at_rest || !stage.rng.chance(1, 4) {
+    fn new_will(&mut self, stage: &mut Stage<'_>) -> Result<Option<Outgoing>, String> {
+        if stage.at_rest || !self.rng.chance(1, 4) {
             return Ok(None);
         }
-        let (message, qos) = (stage.new_message(), pick_qos(stage.rng));
+        let (message, qos) = (self.new_message(), pick_qos(&mut self.rng));
         let topic = "t/1".to_owned();
         stage.record(Event::WillSet(Sent {
             client: self.number,
@@ -600,6 +600,12 @@ impl Actor {
         }))
     }
 
+    /// Numbers by client, so that they do not change when another client is left out.
+    fn new_message(&mut self) -> MessageId {
+        self.last_message += 1;
+        MessageId(u64::from(self.number.0) * MESSAGES_MAX + self.last_message)
+    }
+
     fn next_request(&mut self) -> Result<PacketId, String> {
         self.last_request = (self.last_request + 1) % 1000;
         PacketId::new(FIRST_REQUEST_ID + self.last_request).ok_or_else(|| "packet id 0".to_owned())
@@ -614,7 +620,7 @@ impl Actor {
     }
 
     fn complain(&self, what: &str) -> String {
-        format!("client {} {what}", self.number.0)
+        format!("surprise: client {} {what}", self.number.0)
     }
 }
 

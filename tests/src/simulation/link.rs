@@ -14,6 +14,7 @@ pub(super) struct Link {
     pub(super) client: usize,
     /// The shard that is the client's home.
     pub(super) home: usize,
+    pub(super) rng: Rng,
     to_node: VecDeque<u8>,
     /// Arrived at the node, not used yet.
     pub(super) input: Vec<u8>,
@@ -29,10 +30,11 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) const fn new(client: usize, home: usize) -> Self {
+    pub(super) const fn new(client: usize, home: usize, rng: Rng) -> Self {
         Self {
             client,
             home,
+            rng,
             to_node: VecDeque::new(),
             input: Vec::new(),
             backlog: VecDeque::new(),
@@ -49,8 +51,8 @@ impl Link {
     }
 
     /// Brings a piece of what the client has sent to the node. False: nothing came.
-    pub(super) fn arrive(&mut self, rng: &mut Rng, all: bool) -> bool {
-        let len = piece(self.to_node.len(), rng, all);
+    pub(super) fn arrive(&mut self, all: bool) -> bool {
+        let len = piece(self.to_node.len(), &mut self.rng, all);
         self.input.extend(self.to_node.drain(..len));
         len > 0
     }
@@ -69,19 +71,19 @@ impl Link {
     }
 
     /// The client reads a piece of what has arrived.
-    pub(super) fn read(&mut self, rng: &mut Rng, all: bool) -> Vec<u8> {
-        let len = piece(self.wire.len(), rng, all);
+    pub(super) fn read(&mut self, all: bool) -> Vec<u8> {
+        let len = piece(self.wire.len(), &mut self.rng, all);
         let bytes = self.wire.drain(..len).collect();
         self.fill_wire();
         bytes
     }
 
     /// The client lets go: what it has not read is lost, and of what it has sent any part.
-    pub(super) fn cut(&mut self, rng: &mut Rng) {
+    pub(super) fn cut(&mut self) {
         self.is_cut = true;
         self.backlog.clear();
         self.wire.clear();
-        let kept = rng.index(self.to_node.len() + 1);
+        let kept = self.rng.index(self.to_node.len() + 1);
         self.to_node.truncate(kept);
     }
 

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use engine_server::node::{NodeOptions, ShardCore, open_node};
+use engine_server::node::{CoreError, NodeOptions, ShardCore, open_node};
 use engine_shard::{ConnectionId, MeshBatch, Now, ShardId, Transmit};
 use storage_io::sim::{Rng, SimDisk, SimFile, SimQueue};
 use storage_io::{Completion, Disk, DiskQueue, Op};
@@ -133,7 +133,7 @@ impl Node {
             return Ok(());
         };
         if all || rng.chance(3, 4) {
-            seat.core.disk(now).map_err(|error| error.to_string())?;
+            seat.core.disk(now).map_err(stopped)?;
         }
         for (from, ring) in (0..).map(ShardId).zip(&mut seat.rings) {
             while !ring.is_empty() && (all || rng.chance(3, 4)) {
@@ -154,11 +154,13 @@ impl Node {
         if seat.core.next_timeout() <= now.monotonic_ms {
             seat.core.tick(now);
         }
-        seat.core.end_turn(now).map_err(|error| error.to_string())?;
+        seat.core.end_turn(now).map_err(stopped)?;
         let unreadable = seat.core.store().counters().unreadable;
         if unreadable > 0 {
             // Nothing rots on this disk: what is referred to is there.
-            return Err(format!("shard {shard} could not read {unreadable} records"));
+            return Err(format!(
+                "unreadable: shard {shard} could not read {unreadable} records"
+            ));
         }
         let mut transmits = Vec::new();
         while let Some(transmit) = seat.core.poll_transmit() {
@@ -194,6 +196,11 @@ impl Node {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
+fn stopped(error: CoreError) -> String {
+    format!("stopped: {error}")
+}
+
 /// The numbers of all QoS 1/2 publications in the logs on a disk.
 pub(super) fn stored_messages(disk: &SimDisk, shards: u8) -> Result<BTreeSet<MessageId>, String> {
     let mut found = BTreeSet::new();
@@ -213,7 +220,9 @@ pub(super) fn stored_messages(disk: &SimDisk, shards: u8) -> Result<BTreeSet<Mes
                     records.retain(|record| record.address.1 < end);
                 }
                 Finding::Segment { .. } | Finding::Frame { .. } | Finding::End { .. } => {}
-                Finding::Damage(error) => return Err(format!("log of shard {shard}: {error}")),
+                Finding::Damage(error) => {
+                    return Err(format!("damage: log of shard {shard}: {error}"));
+                }
             }
         }
         let messages = records

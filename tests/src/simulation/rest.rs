@@ -1,7 +1,5 @@
 //! The end of a run: everybody comes back, all is drained, and the history must hold.
 
-use engine_mqtt::Version;
-
 use super::actor::Actor;
 use super::world::World;
 
@@ -20,13 +18,13 @@ impl World {
         self.trace.add(self.step(), format_args!("rest"));
         self.at_rest = true;
         self.drain()?;
-        for client in 0..self.actors.len() {
+        for client in self.clients() {
             self.with_actor(client, |actor, stage| actor.claim_wills(stage))?;
         }
         self.drain()?;
         self.history
             .finish()
-            .map_err(|violation| violation.to_string())?;
+            .map_err(|violation| violation.report())?;
         self.check_retained()?;
         self.at_rest = false;
         Ok(())
@@ -46,10 +44,10 @@ impl World {
         let mut quiet = 0;
         for _ in 0..ROUNDS_MAX {
             self.round()?;
-            let is_quiet = self.actors.iter().all(Actor::is_quiet)
+            let is_quiet = self.actors.values().all(Actor::is_quiet)
                 && self
                     .actors
-                    .iter()
+                    .values()
                     .all(|actor| self.history.missing(actor.number()).is_empty());
             quiet = if is_quiet { quiet + 1 } else { 0 };
             if quiet >= QUIET_ROUNDS {
@@ -58,11 +56,11 @@ impl World {
         }
         self.history
             .finish()
-            .map_err(|violation| violation.to_string())?;
-        let busy = self.actors.iter().filter(|actor| !actor.is_quiet());
+            .map_err(|violation| violation.report())?;
+        let busy = self.actors.values().filter(|actor| !actor.is_quiet());
         let busy: Vec<String> = busy.map(Actor::business).collect();
         Err(format!(
-            "still busy after {ROUNDS_MAX} rounds: {}",
+            "busy: still so after {ROUNDS_MAX} rounds: {}",
             busy.join("; ")
         ))
     }
@@ -70,7 +68,7 @@ impl World {
     /// Everything that can happen, once.
     fn round(&mut self) -> Result<(), String> {
         self.node_round()?;
-        for client in 0..self.actors.len() {
+        for client in self.clients() {
             self.read(client, true)?;
             self.act(client)?;
         }
@@ -89,23 +87,21 @@ impl World {
 
     /// A client that never was here asks for everything retained.
     fn check_retained(&mut self) -> Result<(), String> {
-        let number = u32::try_from(self.actors.len()).unwrap_or(u32::MAX);
-        self.actors.push(Actor::new(number, Version::V5, false));
-        let asker = self.actors.len() - 1;
+        let asker = self.add_stranger();
         self.drain()?;
-        let connection = self.actors.get(asker).and_then(|actor| actor.connection);
+        let connection = self.actors.get(&asker).and_then(|actor| actor.connection);
         let bytes = self.with_actor(asker, |actor, stage| actor.ask_for_retained(stage))?;
         if let Some(link) = connection.and_then(|id| self.links.get_mut(&id)) {
             link.send(&bytes);
         }
         self.drain()?;
-        let found = self.actors.get(asker).map(|actor| actor.retained.clone());
+        let found = self.actors.get(&asker).map(|actor| actor.retained.clone());
         let found = found.unwrap_or_default();
         for topic in self.history.retained_topics() {
             let checked = self
                 .history
                 .check_retained(topic, found.get(topic).copied());
-            checked.map_err(|violation| violation.to_string())?;
+            checked.map_err(|violation| violation.report())?;
         }
         Ok(())
     }

@@ -40,3 +40,50 @@ fn without_syncs_the_promises_break() {
     let failure = broken.expect("a node that never syncs is found out within 20 seeds");
     assert!(failure.to_string().contains("--seed"), "{failure}");
 }
+
+#[test]
+fn a_failure_shrinks_to_a_short_run_that_fails_in_the_same_way() {
+    let options = Options {
+        ignores_syncs: true,
+        ..Options::default()
+    };
+    let mut failures = (0..20).filter_map(|seed| run_seed(seed, options).err());
+    let failure = failures.find(|failure| failure.kind() == "lost by crash");
+    let failure = failure.expect("a node that never syncs loses something within 20 seeds");
+    let shrunk = shrink(&failure);
+    let small = &shrunk.failure;
+    assert!(small.options.steps <= failure.step && small.options.steps < options.steps);
+    assert!(small.options.present() < options.present());
+    assert_eq!(small.kind(), failure.kind());
+    let again = run_seed(small.seed, small.options);
+    assert_eq!(again.as_ref(), Err(small), "the command repeats it");
+    assert_eq!(shrink(&failure), shrunk, "in the same way every time");
+    let shorter = small.options.with_steps(small.options.steps - 1);
+    let shorter = run_seed(small.seed, shorter).err();
+    assert!(shorter.is_none_or(|other| other.kind() != small.kind()));
+}
+
+#[test]
+fn who_is_left_out_changes_little_for_the_others() {
+    let all = Options {
+        keeps_trace: true,
+        steps: 1000,
+        ..Options::default()
+    };
+    let some = all.without(1).without(4);
+    let sent = |options: Options, client: u32| -> Vec<String> {
+        let name = format!("client: ClientNumber({client})");
+        let summary = run_seed(5, options).expect("a run that passes");
+        let lines = summary.trace.into_iter();
+        let acts = lines.filter(|line| line.contains("Publishing") && line.contains(&name));
+        acts.collect()
+    };
+    let (mut before, mut same) = (0, 0);
+    for client in [0, 2, 3, 5] {
+        let (all, some) = (sent(all, client), sent(some, client));
+        before += all.len();
+        same += all.iter().filter(|line| some.contains(line)).count();
+    }
+    assert!(before > 10 && 2 * same > before, "{same} of {before}");
+    assert_eq!(sent(some, 1), Vec::<String>::new());
+}

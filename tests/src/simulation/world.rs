@@ -10,6 +10,7 @@ use super::Options;
 use super::actor::{Actor, Stage};
 use super::link::Link;
 use super::node::{Node, stored_messages};
+use super::streams::Streams;
 use super::trace::Trace;
 use crate::history::{Event, History, Totals};
 
@@ -20,13 +21,15 @@ const EPOCH_MS: u64 = 1_750_000_000_000;
 pub(super) struct World {
     pub(super) options: Options,
     seed: u64,
+    streams: Streams,
+    /// Of the present step.
     pub(super) rng: Rng,
     disk: SimDisk,
     pub(super) node: Option<Node>,
-    pub(super) actors: Vec<Actor>,
+    /// By number.
+    pub(super) actors: BTreeMap<usize, Actor>,
     pub(super) links: BTreeMap<ConnectionId, Link>,
     last_connection: u64,
-    last_message: u64,
     pub(super) history: History,
     pub(super) trace: Trace,
     step: u64,
@@ -38,40 +41,41 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(seed: u64, options: Options) -> Self {
-        let mut rng = Rng::new(seed);
-        let disk = SimDisk::new(rng.next_u64());
+        let streams = Streams::new(seed);
+        let disk = SimDisk::new(streams.disk().next_u64());
         if options.ignores_syncs {
             disk.set_faults(Faults {
                 ignore_syncs: true,
                 ..Faults::default()
             });
         }
-        let actors = (0..options.clients).map(|number| {
-            let version = if rng.chance(1, 2) {
-                Version::V5
-            } else {
-                Version::V311
-            };
-            Actor::new(number, version, number % 4 != 3)
-        });
-        let actors = actors.collect();
-        Self {
+        let mut world = Self {
             options,
             seed,
-            rng,
+            rng: streams.step(0),
+            streams,
             disk,
             node: None,
-            actors,
+            actors: BTreeMap::new(),
             links: BTreeMap::new(),
             last_connection: 0,
-            last_message: 0,
             history: History::new(),
             trace: Trace::new(options.keeps_trace),
             step: 0,
             now_ms: 0,
             crashes: 0,
             at_rest: false,
+        };
+        for number in (0..options.clients).filter(|number| options.has(*number)) {
+            let mut rng = world.streams.client(u64::from(number));
+            let version = if rng.chance(1, 2) {
+                Version::V5
+            } else {
+                Version::V311
+            };
+            world.add_actor(Actor::new(number, rng, version, number % 4 != 3));
         }
+        world
     }
 
     /// The whole run.
@@ -81,6 +85,7 @@ impl World {
             self.chaos()?;
         }
         self.rest()?;
+        self.rng = self.streams.ending();
         let stays_away = self.rng.chance(1, 2);
         self.crash(stays_away)?;
         self.start()?;
@@ -110,9 +115,9 @@ impl World {
     }
 
     fn chaos(&mut self) -> Result<(), String> {
-        self.step += 1;
+        self.count_step();
         let shard = self.rng.index(usize::from(self.options.shards));
-        let client = self.rng.index(self.actors.len());
+        let client = self.rng.index(self.options.clients as usize);
         match self.rng.below(1000) {
             0..330 => self.turn(shard, false),
             330..560 => {
@@ -157,7 +162,7 @@ impl World {
         if !keeps_power {
             self.disk.crash(seed);
         }
-        for client in 0..self.actors.len() {
+        for client in self.clients() {
             self.with_actor(client, |actor, stage| actor.crashed(stays_away, stage))?;
         }
         Ok(())
@@ -166,7 +171,7 @@ impl World {
     fn start(&mut self) -> Result<(), String> {
         let (shards, now) = (self.options.shards, self.now());
         let node = Node::start(&self.disk, shards, self.seed, now);
-        self.node = Some(node.map_err(|error| format!("the node does not start: {error}"))?);
+        self.node = Some(node.map_err(|error| format!("no start: {error}"))?);
         let messages = stored_messages(&self.disk, shards)?;
         self.trace.add(
             self.step,
@@ -177,7 +182,7 @@ impl World {
         };
         self.history
             .record(self.now_ms, event)
-            .map_err(|violation| violation.to_string())
+            .map_err(|violation| violation.report())
     }
 
     pub(super) fn step_disk(&mut self, shard: usize) -> bool {
@@ -200,13 +205,13 @@ impl World {
                 node.connected(shard, now, id);
             }
             node.transmitted(shard, id, link.backlog());
-            let is_read = node.reads_sockets(shard) && (all || self.rng.chance(1, 2));
-            if is_read && (link.arrive(&mut self.rng, all) || !link.input.is_empty()) {
+            let is_read = node.reads_sockets(shard) && (all || link.rng.chance(1, 2));
+            if is_read && (link.arrive(all) || !link.input.is_empty()) {
                 let used = node.received(shard, now, id, &link.input);
                 link.input.drain(..used.min(link.input.len()));
             }
-            let is_heard = link.is_drained() || self.rng.chance(1, 8);
-            if link.is_cut && is_heard && (all || self.rng.chance(1, 4)) {
+            let is_heard = link.is_drained() || link.rng.chance(1, 8);
+            if link.is_cut && is_heard && (all || link.rng.chance(1, 4)) {
                 node.disconnected(shard, now, id);
                 link.is_closing = true;
             }
@@ -236,13 +241,13 @@ impl World {
 
     /// A client reads what has arrived.
     pub(super) fn read(&mut self, client: usize, all: bool) -> Result<(), String> {
-        let Some(id) = self.actors.get(client).and_then(|actor| actor.connection) else {
+        let Some(id) = self.actors.get(&client).and_then(|actor| actor.connection) else {
             return Ok(());
         };
         let Some(link) = self.links.get_mut(&id) else {
             return Ok(());
         };
-        let bytes = link.read(&mut self.rng, all);
+        let bytes = link.read(all);
         let is_at_end = link.is_at_end();
         let answer = self.with_actor(client, |actor, stage| actor.received(&bytes, stage))?;
         if let Some(link) = self.links.get_mut(&id) {
@@ -257,8 +262,10 @@ impl World {
 
     /// A client does something; one without a connection connects.
     pub(super) fn act(&mut self, client: usize) -> Result<(), String> {
-        let connection = self.actors.get(client).and_then(|actor| actor.connection);
-        let Some(id) = connection else {
+        let Some(actor) = self.actors.get(&client) else {
+            return Ok(());
+        };
+        let Some(id) = actor.connection else {
             if self.at_rest || self.rng.chance(1, 4) {
                 return self.connect(client);
             }
@@ -275,14 +282,14 @@ impl World {
         self.last_connection += 1;
         let id = ConnectionId(self.last_connection);
         let bytes = self.with_actor(client, |actor, stage| actor.connect(id, stage))?;
-        let Some(actor) = self.actors.get(client) else {
+        let Some(actor) = self.actors.get_mut(&client) else {
             return Ok(());
         };
         let home = home_shard(&actor.client_id, self.options.shards).index();
         for old in self.links.values_mut().filter(|old| old.client == client) {
             old.abandon();
         }
-        let mut link = Link::new(client, home);
+        let mut link = Link::new(client, home, actor.rng.fork());
         link.send(&bytes);
         self.links.insert(id, link);
         Ok(())
@@ -290,7 +297,7 @@ impl World {
 
     /// A client goes away, politely or not.
     fn part(&mut self, client: usize) -> Result<(), String> {
-        let Some(actor) = self.actors.get(client) else {
+        let Some(actor) = self.actors.get(&client) else {
             return Ok(());
         };
         let Some(id) = actor.connection else {
@@ -310,7 +317,7 @@ impl World {
         if let Some(link) = self.links.get_mut(&id) {
             link.send(&farewell);
             if !waits {
-                link.cut(&mut self.rng);
+                link.cut();
             }
         }
         self.with_actor(client, |actor, stage| match (is_polite, waits) {
@@ -329,22 +336,40 @@ impl World {
         client: usize,
         call: impl FnOnce(&mut Actor, &mut Stage<'_>) -> Result<T, String>,
     ) -> Result<T, String> {
-        let Some(actor) = self.actors.get_mut(client) else {
+        let Some(actor) = self.actors.get_mut(&client) else {
             return Ok(T::default());
         };
         let mut stage = Stage {
             history: &mut self.history,
             trace: &mut self.trace,
-            rng: &mut self.rng,
             step: self.step,
             now_ms: self.now_ms,
-            last_message: &mut self.last_message,
             at_rest: self.at_rest,
         };
         call(actor, &mut stage)
     }
 
+    /// The numbers of all clients.
+    pub(super) fn clients(&self) -> Vec<usize> {
+        self.actors.keys().copied().collect()
+    }
+
+    pub(super) fn add_actor(&mut self, actor: Actor) {
+        self.actors.insert(actor.number().0 as usize, actor);
+    }
+
+    /// A client that never was here before.
+    pub(super) fn add_stranger(&mut self) -> usize {
+        let last = self.actors.keys().last().map_or(0, |last| last + 1);
+        let number = last.max(self.options.clients as usize);
+        let rng = self.streams.client(number as u64);
+        let id = u32::try_from(number).unwrap_or(u32::MAX);
+        self.add_actor(Actor::new(id, rng, Version::V5, false));
+        number
+    }
+
     pub(super) fn count_step(&mut self) {
         self.step += 1;
+        self.rng = self.streams.step(self.step);
     }
 }
