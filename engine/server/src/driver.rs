@@ -4,6 +4,7 @@
 //! and mesh batches, and enters the kernel once. The driver decides nothing about MQTT. It runs on
 //! its shard's thread and never waits: [`Driver::may_sleep`] tells its owner when it could.
 
+mod accept;
 mod meters;
 
 use std::collections::VecDeque;
@@ -12,8 +13,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::info;
 
+use crate::descriptors::Refusals;
 use crate::machine::{Failure, Machine, Now, Routing};
 use crate::mesh::{Bell, Handover, Mesh, Parcel};
 use crate::net::{Net, Phase, Received, Sent};
@@ -86,6 +88,8 @@ pub(crate) struct Driver<M: Machine> {
     accepted: u64,
     handed_over: u64,
     accept_failures: u64,
+    /// For want of descriptors.
+    refusals: Refusals,
 }
 
 impl<M: Machine> Driver<M> {
@@ -119,6 +123,7 @@ impl<M: Machine> Driver<M> {
             accepted: 0,
             handed_over: 0,
             accept_failures: 0,
+            refusals: Refusals::default(),
         })
     }
 
@@ -230,36 +235,6 @@ impl<M: Machine> Driver<M> {
         }
         self.completions = completions;
         worked
-    }
-
-    fn accepted(&mut self, now: Now, result: io::Result<OwnedFd>) {
-        let stopping = self.stop_drain_until.is_some();
-        if !self.unarmed.is_empty() && !stopping && self.accept_again_at.is_none() {
-            self.accept_again_at = Some(now.monotonic_ms + ACCEPT_RETRY_MS);
-        }
-        match result {
-            Ok(socket) => {
-                self.accepted += 1;
-                if stopping || self.door.count >= DOOR_CONNECTIONS_MAX {
-                    self.door.refused += 1;
-                    return;
-                }
-                if let Some(key) = self.net.add(socket, Phase::Door, Vec::new()) {
-                    self.door.count += 1;
-                    self.door
-                        .deadlines
-                        .push_back((now.monotonic_ms + CONNECT_MS_MAX, key));
-                    self.net.watch(key);
-                }
-            }
-            Err(error) if !stopping => {
-                if self.accept_failures == 0 {
-                    warn!(shard = self.shard, %error, "a connection was refused by the kernel");
-                }
-                self.accept_failures += 1;
-            }
-            Err(_) => {}
-        }
     }
 
     fn sent(&mut self, now: Now, key: Key, sent: Option<Sent>) {
@@ -459,6 +434,8 @@ impl<M: Machine> Driver<M> {
         }
         if self.publish_at <= now_ms {
             self.publish_at = now_ms + PUBLISH_MS;
+            let files = self.machine.open_files() as u64;
+            self.shared.descriptors().tell_files(self.shard, files);
             self.publish();
         }
     }

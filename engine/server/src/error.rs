@@ -26,6 +26,13 @@ pub enum StartError {
         /// What it must be able to lock, bytes.
         needed: u64,
     },
+    /// The process may open too few files.
+    Descriptors {
+        /// Descriptors that it may have.
+        limit: u64,
+        /// Enough for one client.
+        needed: u64,
+    },
     /// The file system of the data directory takes no direct I/O.
     DirectIo(PathBuf),
     /// An address cannot be listened on.
@@ -70,6 +77,12 @@ impl fmt::Display for StartError {
                 f,
                 "only {limit} bytes of memory may be locked but {needed} are needed: raise the \
                  limit with `ulimit -l`, LimitMEMLOCK= (systemd) or --ulimit memlock= (containers)"
+            ),
+            Self::Descriptors { limit, needed } => write!(
+                f,
+                "only {limit} descriptors are allowed and {needed} are needed for one client: \
+                 raise the limit with `ulimit -n`, LimitNOFILE= (systemd) or --ulimit nofile= \
+                 (containers)"
             ),
             Self::DirectIo(path) => write!(
                 f,

@@ -18,6 +18,7 @@
 
 mod checks;
 mod config;
+mod descriptors;
 mod driver;
 mod error;
 mod executor;

@@ -93,6 +93,8 @@ pub(crate) trait Machine: 'static {
     fn stop(&mut self, now: Now);
     /// Whether the end is reached: nothing is left that must become durable.
     fn stopped(&self) -> bool;
+    /// Files that it has open.
+    fn open_files(&self) -> usize;
     /// Visits every counter and gauge, always in the same order.
     fn meters(&self, visit: &mut dyn FnMut(Meter, u64));
 }

@@ -8,12 +8,12 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
+use crate::descriptors::ClientSocket;
 use crate::socket::EventFd;
 
 /// Parcels that fit into the ring of one ordered pair of shards.
@@ -22,7 +22,7 @@ pub(crate) const MESH_PARCELS: usize = 64;
 /// An accepted socket on its way to its home shard, with what was read from it.
 #[derive(Debug)]
 pub(crate) struct Handover {
-    pub(crate) socket: OwnedFd,
+    pub(crate) socket: ClientSocket,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -223,6 +223,7 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::descriptors::Descriptors;
     use crate::socket::wait_readable;
 
     /// Sleeps as a shard does, but fails instead of sleeping for ever.
@@ -312,7 +313,8 @@ mod tests {
         for _ in 0..MESH_PARCELS {
             assert_eq!(meshes[0].send(|to| (to == 1).then_some(7)), 1);
         }
-        let socket = OwnedFd::from(std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into();
+        let socket = Descriptors::unlimited(1).admit(socket).unwrap();
         meshes[0].hand_over(
             1,
             Handover {

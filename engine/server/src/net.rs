@@ -7,8 +7,9 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
+use crate::descriptors::ClientSocket;
 use crate::layer::Layers;
 use crate::mesh::Handover;
 use crate::ring::{Completion, Ring};
@@ -36,7 +37,7 @@ pub(crate) enum Phase {
 }
 
 struct Connection {
-    socket: OwnedFd,
+    socket: ClientSocket,
     layer: Layers,
     /// Bytes from a packet boundary on that are not a whole packet.
     partial: Vec<u8>,
@@ -131,7 +132,12 @@ impl Net {
     }
 
     /// Takes a socket in. `None`, and the socket is closed: the table is full.
-    pub(crate) fn add(&mut self, socket: OwnedFd, phase: Phase, bytes: Vec<u8>) -> Option<Key> {
+    pub(crate) fn add(
+        &mut self,
+        socket: ClientSocket,
+        phase: Phase,
+        bytes: Vec<u8>,
+    ) -> Option<Key> {
         let connection = Connection {
             socket,
             layer: None,

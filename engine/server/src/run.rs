@@ -1,5 +1,6 @@
 //! From a configuration to a running node, and to its end.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -12,10 +13,12 @@ use tracing::{info, warn};
 
 use crate::checks;
 use crate::config::{Config, Durability};
+use crate::descriptors::{Descriptors, Opened};
 use crate::error::{RunError, StartError};
 use crate::metrics::MetricsPage;
 use crate::node::{NodeOptions, OpenError, ShardCore, ShardParts, open_node};
 use crate::shard_machine::ShardMachine;
+use crate::system::{self, Limit};
 use crate::threads::{self, Placement, StopHandle, Threads};
 use crate::url::ListenUrl;
 
@@ -78,8 +81,9 @@ impl Node {
         for note in &opened.notes {
             info!("{note}");
         }
+        let descriptors = divide_descriptors(config, &opened.shards)?;
         let mut parts = opened.shards.into_iter();
-        let threads = threads::start(&placement, &config.listen, |shard| {
+        let threads = threads::start(&placement, &config.listen, descriptors, |shard| {
             let parts = parts.next();
             move |event: BorrowedFd<'_>| open_machine(parts, shard, count, packet_bytes_max, event)
         })?;
@@ -134,6 +138,22 @@ impl Node {
     pub fn wait(self) -> Result<(), RunError> {
         self.threads.wait()
     }
+}
+
+fn divide_descriptors(
+    config: &Config,
+    shards: &[ShardParts<DirectDisk>],
+) -> Result<Arc<Descriptors>, StartError> {
+    let refused = |error: io::Error| StartError::System(format!("descriptors: {error}"));
+    let limit = system::raise(Limit::OpenFiles).map_err(refused)?;
+    let files: usize = shards.iter().map(ShardParts::open_files).sum();
+    let opened = Opened {
+        all: system::open_descriptors().map_err(refused)?,
+        files: files as u64,
+        listeners: config.listen.len() as u64,
+    };
+    Descriptors::divide(limit, shards.len(), opened)
+        .map_err(|needed| StartError::Descriptors { limit, needed })
 }
 
 fn serve_metrics(address: &str, threads: &Threads) -> Result<MetricsPage, StartError> {

@@ -152,6 +152,10 @@ impl Machine for ShardMachine {
         self.core.stopped()
     }
 
+    fn open_files(&self) -> usize {
+        self.core.store().open_files()
+    }
+
     fn meters(&self, visit: &mut dyn FnMut(Meter, u64)) {
         self.core
             .shard()

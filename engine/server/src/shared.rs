@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use crate::descriptors::Descriptors;
 use crate::machine::Meter;
 
 /// Numbers that one shard can publish.
@@ -22,10 +23,18 @@ pub(crate) struct Shared {
     shards: Box<[PerShard]>,
     /// What the cells mean; the same for all shards, told by the first.
     meters: OnceLock<Vec<Meter>>,
+    descriptors: Arc<Descriptors>,
 }
 
 impl Shared {
+    /// For so many shards, without a limit of descriptors.
+    #[cfg(test)]
     pub(crate) fn new(shards: usize) -> Arc<Self> {
+        Self::limited(shards, Descriptors::unlimited(shards))
+    }
+
+    /// For so many shards.
+    pub(crate) fn limited(shards: usize, descriptors: Arc<Descriptors>) -> Arc<Self> {
         let shard = |_| PerShard {
             turns: AtomicU64::new(0),
             cells: (0..CELLS).map(|_| AtomicU64::new(0)).collect(),
@@ -35,7 +44,13 @@ impl Shared {
             stopped: AtomicUsize::new(0),
             shards: (0..shards).map(shard).collect(),
             meters: OnceLock::new(),
+            descriptors,
         })
+    }
+
+    /// Who may take a descriptor.
+    pub(crate) const fn descriptors(&self) -> &Arc<Descriptors> {
+        &self.descriptors
     }
 
     /// Asks all shards to stop; they see it when their bells have been rung. Returns whether

@@ -71,6 +71,24 @@ pub(crate) fn raise(limit: Limit) -> io::Result<u64> {
     })
 }
 
+/// Descriptors that this process has open.
+pub(crate) fn open_descriptors() -> io::Result<u64> {
+    // SAFETY: the path ends with a zero and outlives the call.
+    let folder = unsafe { libc::opendir(c"/proc/self/fd".as_ptr()) };
+    if folder.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    let mut count = 0;
+    // SAFETY: `folder` is open, and ours alone.
+    while !unsafe { libc::readdir(folder) }.is_null() {
+        count += 1;
+    }
+    // SAFETY: as above; it is not used after this.
+    check(unsafe { libc::closedir(folder) })?;
+    // Without ".", ".." and the folder itself.
+    Ok(count - 3)
+}
+
 /// The kernel's release, for example `6.18.44-generic`.
 pub(crate) fn kernel_release() -> io::Result<String> {
     // SAFETY: all zeroes is a valid utsname of empty strings.
@@ -125,6 +143,16 @@ mod tests {
             "nothing is left to raise"
         );
         assert!(kernel_release().unwrap().contains('.'));
+        let before = open_descriptors().unwrap();
+        let sockets: Vec<_> = (0..100)
+            .map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap())
+            .collect();
+        // Other tests of this process may open and close some meanwhile.
+        let after = open_descriptors().unwrap();
+        assert!(
+            after.abs_diff(before + sockets.len() as u64) < 50,
+            "{before} {after}"
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use crate::descriptors::Descriptors;
 use crate::error::{RunError, StartError};
 use crate::executor::{self, Plan, Report, Starter};
 use crate::machine::Machine;
@@ -95,6 +96,7 @@ impl Placement {
 pub(crate) fn start<M, F>(
     placement: &Placement,
     listen: &[ListenUrl],
+    descriptors: Arc<Descriptors>,
     mut open: impl FnMut(usize) -> F,
 ) -> Result<Threads, StartError>
 where
@@ -103,7 +105,7 @@ where
 {
     let count = placement.cores.len();
     let (listeners, mut sockets) = bind_all(listen, count)?;
-    let shared = Shared::new(count);
+    let shared = Shared::limited(count, descriptors);
     let meshes = mesh::build::<M::Batch>(count).map_err(system)?;
     let bells = meshes
         .first()

@@ -118,6 +118,10 @@ impl Machine for Echo {
         self.pauses == 0
     }
 
+    fn open_files(&self) -> usize {
+        0
+    }
+
     fn poll_transmit(&mut self) -> Option<Transmit> {
         self.out.pop_front()
     }
@@ -152,7 +156,7 @@ fn echoes(shards: usize) -> Threads {
         cores: vec![None; shards],
     };
     let listen = ["mqtt://127.0.0.1:0".parse().unwrap()];
-    start(&placement, &listen, |shard| {
+    start(&placement, &listen, Descriptors::unlimited(1), |shard| {
         move |_| Ok(Echo::new(shard, shards))
     })
     .unwrap()
@@ -293,7 +297,7 @@ fn a_machine_that_cannot_be_made_stops_the_start() {
         cores: vec![None; 2],
     };
     let listen = ["mqtt://127.0.0.1:0".parse().unwrap()];
-    let result = start::<Echo, _>(&placement, &listen, |shard| {
+    let result = start::<Echo, _>(&placement, &listen, Descriptors::unlimited(2), |shard| {
         move |_| match shard {
             0 => Ok(Echo::new(0, 2)),
             _ => Err(StartError::Data("it is broken".to_owned())),
@@ -307,9 +311,11 @@ fn a_port_that_is_taken_is_named() {
     let threads = echoes(2);
     let urls = threads.listeners().to_vec();
     let placement = Placement { cores: vec![None] };
-    let error = start(&placement, &urls, |shard| move |_| Ok(Echo::new(shard, 1)))
-        .err()
-        .unwrap();
+    let error = start(&placement, &urls, Descriptors::unlimited(1), |shard| {
+        move |_| Ok(Echo::new(shard, 1))
+    })
+    .err()
+    .unwrap();
     assert!(matches!(&error, StartError::Listen { taken: true, .. }));
     assert!(error.to_string().contains(&urls[0].to_string()), "{error}");
     stop(threads);
@@ -382,7 +388,7 @@ fn no_executor_stalls_under_disk_load() {
         cores: vec![None; SHARDS],
     };
     let listen = ["mqtt://127.0.0.1:0".parse().unwrap()];
-    let threads = start(&placement, &listen, |shard| {
+    let threads = start(&placement, &listen, Descriptors::unlimited(1), |shard| {
         let path = folder.path().join(format!("load-{shard}"));
         move |event: BorrowedFd<'_>| {
             let mut echo = Echo::new(shard, SHARDS);

@@ -20,6 +20,8 @@ const EINVAL: i32 = 22;
 #[derive(Clone, Debug)]
 pub struct DirectDisk {
     path: Arc<Path>,
+    /// Kept open, so that its names can be made durable when no descriptor is left.
+    directory: Arc<File>,
 }
 
 /// A file opened for direct I/O. Clones share the descriptor.
@@ -32,7 +34,9 @@ pub struct DirectFile {
 pub(crate) struct Inner {
     pub(crate) file: File,
     pub(crate) name: String,
-    pub(crate) directory: Arc<Path>,
+    /// The directory's path, and the directory.
+    pub(crate) path: Arc<Path>,
+    pub(crate) directory: Arc<File>,
 }
 
 /// The lock of a data directory; held until it is dropped, or the process ends.
@@ -60,7 +64,15 @@ impl DirectDisk {
         if let Some(parent) = path.parent() {
             sync_directory(parent)?;
         }
-        Ok(Self { path: path.into() })
+        Self::at(path)
+    }
+
+    fn at(path: PathBuf) -> Result<Self, DiskError> {
+        let directory = File::open(&path).map_err(|error| directory_error(&path, &error))?;
+        Ok(Self {
+            path: path.into(),
+            directory: Arc::new(directory),
+        })
     }
 
     /// Takes the lock of this directory, so that no second process writes to it.
@@ -137,12 +149,12 @@ impl DirectDisk {
             other => other?,
         };
         let name = self.path.join(name).to_string_lossy().into_owned();
-        let directory = Arc::clone(&self.path);
         Ok(DirectFile {
             inner: Arc::new(Inner {
                 file,
                 name,
-                directory,
+                path: Arc::clone(&self.path),
+                directory: Arc::clone(&self.directory),
             }),
         })
     }
@@ -158,8 +170,8 @@ impl Disk for DirectDisk {
     fn sub(&self, name: &str) -> Result<Self, DiskError> {
         let path: PathBuf = self.path.join(name);
         fs::create_dir_all(&path).map_err(|error| directory_error(&path, &error))?;
-        sync_directory(&self.path)?;
-        Ok(Self { path: path.into() })
+        self.sync_dir()?;
+        Self::at(path)
     }
 
     fn create(&self, name: &str) -> Result<DirectFile, DiskError> {
@@ -194,7 +206,10 @@ impl Disk for DirectDisk {
     }
 
     fn sync_dir(&self) -> Result<(), DiskError> {
-        sync_directory(&self.path)
+        self.directory.sync_all().map_err(|error| {
+            let path = self.path.to_string_lossy();
+            DiskError::system(&path, Operation::SyncDirectory, 0, &error)
+        })
     }
 
     fn byte_file(&self, name: &str) -> Result<Box<dyn ByteFile>, DiskError> {

@@ -55,6 +55,8 @@ pub enum ErrorKind {
     Exists,
     /// The device or the quota is full.
     NoSpace,
+    /// The process, or the system, may open no more files.
+    NoDescriptors,
     /// The file system refuses direct I/O (`O_DIRECT`).
     NoDirectIo,
     /// Another process holds the lock of the data directory.
@@ -115,6 +117,8 @@ impl DiskError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
         ) {
             ErrorKind::NoSpace
+        } else if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+            ErrorKind::NoDescriptors
         } else {
             let number = error.raw_os_error().unwrap_or(0);
             ErrorKind::System {
@@ -131,6 +135,23 @@ impl DiskError {
         self.kind == ErrorKind::NoSpace
     }
 
+    /// Whether something ran out that comes back by itself: space, or descriptors. What nothing was
+    /// promised about may be tried again. A write that was cut short has met a full device: the
+    /// next one would say so.
+    #[must_use]
+    pub fn is_shortage(&self) -> bool {
+        match self.kind {
+            ErrorKind::NoSpace | ErrorKind::NoDescriptors => true,
+            ErrorKind::Short { .. } => self.operation == Operation::Write,
+            ErrorKind::NotFound
+            | ErrorKind::Exists
+            | ErrorKind::NoDirectIo
+            | ErrorKind::Locked
+            | ErrorKind::Injected
+            | ErrorKind::System { .. } => false,
+        }
+    }
+
     /// Whether the file is missing.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
@@ -144,6 +165,9 @@ impl fmt::Display for ErrorKind {
             Self::NotFound => f.write_str("it does not exist"),
             Self::Exists => f.write_str("it exists already"),
             Self::NoSpace => f.write_str("no space is left on the device"),
+            Self::NoDescriptors => f.write_str(
+                "too many open files: the limit of descriptors is reached (`ulimit -n`)",
+            ),
             Self::NoDirectIo => f.write_str(
                 "the file system refuses direct I/O (O_DIRECT); put the data directory on a \
                  file system that has it, such as ext4 or xfs",
@@ -184,6 +208,7 @@ impl From<DiskError> for io::Error {
             ErrorKind::NoSpace => io::ErrorKind::StorageFull,
             ErrorKind::Short { .. } => io::ErrorKind::UnexpectedEof,
             ErrorKind::NoDirectIo
+            | ErrorKind::NoDescriptors
             | ErrorKind::Locked
             | ErrorKind::Injected
             | ErrorKind::System { .. } => io::ErrorKind::Other,
@@ -215,5 +240,25 @@ mod tests {
         assert!(DiskError::system("f", Operation::Write, 0, &full).is_no_space());
         let gone = io::Error::from_raw_os_error(2);
         assert!(DiskError::system("f", Operation::Open, 0, &gone).is_not_found());
+    }
+
+    #[test]
+    fn shortages_are_what_may_pass() {
+        let system = |number| {
+            let error = io::Error::from_raw_os_error(number);
+            DiskError::system("f", Operation::Write, 0, &error)
+        };
+        for number in [libc::ENOSPC, libc::EDQUOT, libc::EMFILE, libc::ENFILE] {
+            assert!(system(number).is_shortage(), "{number}");
+        }
+        for number in [libc::EIO, libc::EROFS, libc::ENOENT] {
+            assert!(!system(number).is_shortage(), "{number}");
+        }
+        let kind = ErrorKind::Short {
+            got: 512,
+            expected: 4096,
+        };
+        assert!(DiskError::new("f", Operation::Write, 0, kind.clone()).is_shortage());
+        assert!(!DiskError::new("f", Operation::Read, 0, kind).is_shortage());
     }
 }

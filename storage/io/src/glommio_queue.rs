@@ -214,7 +214,7 @@ async fn read(
 }
 
 async fn sync_directory(file: &DirectFile) -> Result<(), DiskError> {
-    let path = &file.inner().directory;
+    let path = &file.inner().path;
     let name = path.to_string_lossy();
     let error = |error| failed(&name, Operation::SyncDirectory, 0, &error);
     let directory = Directory::open(&**path).await.map_err(error)?;

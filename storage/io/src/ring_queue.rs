@@ -13,7 +13,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -52,14 +51,10 @@ struct Flight {
 type Chain = (squeue::Entry, Option<squeue::Entry>);
 
 enum What {
-    Write {
-        buf: AlignedBuf,
-        sync: bool,
-    },
+    Write { buf: AlignedBuf, sync: bool },
     Read(AlignedBuf),
     Sync,
-    /// The directory is open as long as its sync runs.
-    SyncDir(File),
+    SyncDir,
 }
 
 impl fmt::Debug for RingQueue {
@@ -167,13 +162,7 @@ impl DiskQueue<DirectFile> for RingQueue {
                 self.start(token, file, offset, What::Read(buf));
             }
             Op::Sync { file } => self.start(token, file, 0, What::Sync),
-            Op::SyncDir { file } => match File::open(&*file.inner().directory) {
-                Ok(directory) => self.start(token, file, 0, What::SyncDir(directory)),
-                Err(error) => {
-                    let result = Err(failed(&file, Operation::SyncDirectory, 0, &error));
-                    self.done.push_back(Completion { token, result });
-                }
-            },
+            Op::SyncDir { file } => self.start(token, file, 0, What::SyncDir),
         }
     }
 
@@ -219,8 +208,9 @@ impl Flight {
                 (read.build().user_data(number), None)
             }
             What::Sync => (data_sync(fd).user_data(number), None),
-            What::SyncDir(directory) => {
-                let entry = opcode::Fsync::new(types::Fd(directory.as_raw_fd())).build();
+            What::SyncDir => {
+                let directory = types::Fd(self.file.inner().directory.as_raw_fd());
+                let entry = opcode::Fsync::new(directory).build();
                 (entry.user_data(number), None)
             }
         }
@@ -256,7 +246,7 @@ impl What {
         let (operation, expected) = match &self {
             Self::Write { buf, sync } if is_first || !sync => (Operation::Write, buf.len()),
             Self::Read(buf) => (Operation::Read, buf.len()),
-            Self::Write { .. } | Self::Sync | Self::SyncDir(_) => (Operation::Sync, 0),
+            Self::Write { .. } | Self::Sync | Self::SyncDir => (Operation::Sync, 0),
         };
         if got < expected {
             let kind = ErrorKind::Short { got, expected };
@@ -265,7 +255,7 @@ impl What {
         Ok(match self {
             Self::Write { buf, .. } => Done::Written { buf },
             Self::Read(buf) => Done::Read(buf),
-            Self::Sync | Self::SyncDir(_) => Done::Synced,
+            Self::Sync | Self::SyncDir => Done::Synced,
         })
     }
 
@@ -274,7 +264,7 @@ impl What {
             Self::Write { sync, .. } if is_first || !*sync => Operation::Write,
             Self::Write { .. } | Self::Sync => Operation::Sync,
             Self::Read(_) => Operation::Read,
-            Self::SyncDir(_) => Operation::SyncDirectory,
+            Self::SyncDir => Operation::SyncDirectory,
         }
     }
 }

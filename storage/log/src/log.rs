@@ -30,8 +30,8 @@ use crate::{Durability, LogError, LogId, LogOffset, LogOptions, NewRecord, Recor
 /// The high byte of the tokens of this log's operations.
 const TOKEN_OWNER: u64 = 1 << 56;
 
-/// Milliseconds after which a preparation that found no space is tried again.
-const NO_SPACE_DELAY_MS: u64 = 1000;
+/// Milliseconds after which a preparation that found no space or no descriptor is tried again.
+const SHORTAGE_DELAY_MS: u64 = 1000;
 
 /// Where a record was put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -347,6 +347,14 @@ impl<D: Disk> Log<D> {
     #[must_use]
     pub const fn log_id(&self) -> LogId {
         self.log_id
+    }
+
+    /// Segments that are open files.
+    #[must_use]
+    pub fn open_segments(&self) -> usize {
+        let planned = self.segments.iter().rev();
+        let planned = planned.take_while(|segment| segment.file.is_none());
+        self.segments.len() - planned.count()
     }
 
     /// A record from memory: every one that has just become durable is there, and as many older

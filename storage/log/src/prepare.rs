@@ -40,7 +40,7 @@ impl<D: Disk> Preparation<D> {
     pub(crate) fn new(disk: &D, segment: usize, header: SegmentHeader) -> Result<Self, DiskError> {
         let name = prepare_name(header.base);
         let file = match disk.create(&name) {
-            // An attempt that ran out of space left it behind.
+            // An attempt that ran out of something left it behind.
             Err(error) if error.kind == storage_io::ErrorKind::Exists => disk.open(&name)?,
             other => other?,
         };
@@ -109,8 +109,9 @@ impl<D: Disk> Preparation<D> {
                 Op::SyncDir { file }
             }
             Stage::Naming => {
+                let file = disk.open(&segment_name(self.header.base))?;
                 self.stage = Stage::Ready;
-                return disk.open(&segment_name(self.header.base)).map(Some);
+                return Ok(Some(file));
             }
             Stage::Ready => return Ok(None),
         };

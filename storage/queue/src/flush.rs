@@ -97,6 +97,15 @@ impl<F: DiskFile> Flush<F> {
         token == self.token
     }
 
+    /// The run, while no directory and no manifest knows of it: then its file can be left behind.
+    pub(crate) fn unnamed(&self) -> Option<RunId> {
+        match &self.stage {
+            Stage::Pages(pages) => Some(pages.writer.id()),
+            Stage::Last(written) => Some(written.footer.id),
+            Stage::Directory(_) | Stage::Listing(..) | Stage::Between => None,
+        }
+    }
+
     /// The number that the next operation would have.
     pub(crate) const fn next_token(&self) -> u64 {
         self.token + 1

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 
 use foldhash::fast::FixedState;
-use storage_io::{Completion, Disk, DiskQueue};
+use storage_io::{Completion, Disk, DiskError, DiskQueue};
 use storage_log::{LogOffset, QueueId};
 
 use crate::cache::PageCache;
@@ -97,6 +97,8 @@ pub struct Index<D: Disk> {
     pub(crate) owed: u64,
     pub(crate) token: u64,
     pub(crate) failed: Option<IndexError>,
+    /// What a flush ran out of; none is begun before [`Index::try_again`].
+    pub(crate) shortage: Option<DiskError>,
     pub(crate) counters: Counters,
 }
 
@@ -190,7 +192,8 @@ impl<D: Disk> Index<D> {
     ///
     /// # Errors
     /// When the disk failed, now or earlier, or a page that was read to be joined is damaged: the
-    /// process has to end.
+    /// process has to end. That space or descriptors have run out is none, see
+    /// [`Index::shortage`].
     pub fn flush(
         &mut self,
         durable: LogOffset,
@@ -204,7 +207,8 @@ impl<D: Disk> Index<D> {
             return Ok(());
         }
         // The manifest lists so many runs and no more: then joining goes first.
-        let is_due = self.runs.len() < self.bounds.runs_max
+        let is_due = self.shortage.is_none()
+            && self.runs.len() < self.bounds.runs_max
             && self
                 .frozen
                 .front()
@@ -231,9 +235,14 @@ impl<D: Disk> Index<D> {
             high: oldest.high,
             generation,
         };
-        let file = self.disk.create(&id.file_name()).inspect_err(|error| {
-            self.failed = Some(IndexError::Disk(error.clone()));
-        })?;
+        let file = match self.disk.create(&id.file_name()) {
+            Ok(file) => file,
+            Err(error) if error.is_shortage() => {
+                self.shortage = Some(error);
+                return Ok(());
+            }
+            Err(error) => return Err(self.fail(error.into())),
+        };
         state.next_generation += 1;
         self.flushing = Some(Flush::start(file, id, oldest, self.token, queue));
         Ok(())
@@ -265,9 +274,14 @@ impl<D: Disk> Index<D> {
             return Ok(());
         };
         if let Err(error) = completion.result {
-            let error = IndexError::Disk(error);
-            self.failed = Some(error.clone());
-            return Err(error);
+            self.token = flush.next_token();
+            let Some(id) = flush.unnamed().filter(|_| error.is_shortage()) else {
+                return Err(self.fail(error.into()));
+            };
+            // Nobody knows of the file, and the memtable is as good as before.
+            self.unlisted.push_back(id.file_name());
+            self.shortage = Some(error);
+            return Ok(());
         }
         let Some(oldest) = self.frozen.front() else {
             return Ok(());
@@ -313,6 +327,18 @@ impl<D: Disk> Index<D> {
 
     fn is_idle(&self) -> bool {
         self.flushing.is_none() && self.merging.is_none() && self.unlisted.is_empty()
+    }
+
+    /// What the last flush ran out of, space or descriptors: no other is begun before
+    /// [`Index::try_again`]. Memtables pile up meanwhile, until the index calls itself full.
+    #[must_use]
+    pub const fn shortage(&self) -> Option<&DiskError> {
+        self.shortage.as_ref()
+    }
+
+    /// Allows a flush again after a shortage: about once a second.
+    pub fn try_again(&mut self) {
+        self.shortage = None;
     }
 
     /// The queue offset that the next entry of a queue gets.

@@ -65,7 +65,7 @@ impl<D: Disk> Index<D> {
                 self.merging = Some(Merge::new(file, id, inputs, queues));
                 Ok(())
             }
-            Err(error) if error.is_no_space() => {
+            Err(error) if error.is_shortage() => {
                 self.wait_for_space();
                 Ok(())
             }
@@ -96,7 +96,7 @@ impl<D: Disk> Index<D> {
                 Progress::Going(merge) => self.merging = Some(merge),
                 Progress::Finished(finished) => self.replace(finished),
             },
-            Err(error) if error.is_no_space() && merge.is_unnamed() => {
+            Err(error) if error.is_shortage() && merge.is_unnamed() => {
                 // The old runs are as good as before, and nobody knows of the new one.
                 self.unlisted.push_back(merge.file_name());
                 self.wait_for_space();
@@ -145,7 +145,7 @@ impl<D: Disk> Index<D> {
         self.runs.iter().map(|run| run.entries).collect()
     }
 
-    fn fail(&mut self, error: IndexError) -> IndexError {
+    pub(crate) fn fail(&mut self, error: IndexError) -> IndexError {
         self.failed = Some(error.clone());
         error
     }

@@ -75,6 +75,7 @@ impl<D: Disk> Index<D> {
             owed: 0,
             token: FIRST_TOKEN,
             failed: None,
+            shortage: None,
             counters: Counters::default(),
         };
         if index.runs.len() >= index.options.merge_from_runs {

@@ -271,6 +271,10 @@ pub(crate) struct Written {
 }
 
 impl RunWriter {
+    pub(crate) const fn id(&self) -> RunId {
+        self.id
+    }
+
     /// Begins a run with at most about `queues` queues.
     pub(crate) fn new(id: RunId, queues: u64) -> Self {
         let mut out = Vec::new();

@@ -1,5 +1,6 @@
-//! More clients than the node may have descriptors: those that are there go on working, those that
-//! are too many wait at the door, and come in when somebody leaves.
+//! More clients than the node may have descriptors: what log, index and state store need is kept
+//! for them; those that are there go on working, those that are too many are refused, and come in
+//! when somebody has left.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -14,41 +15,51 @@ use crate::node::{Broker, DEADLINE, Node};
 const LIMIT: usize = 160;
 /// Clients that leave to make room.
 const SOME: usize = 8;
-/// Messages of 64 KiB: more than one segment of the log holds.
-const MESSAGES: u64 = 300;
-/// How often it is looked whether the newest client has been refused.
-const GLANCE: Duration = Duration::from_millis(5);
+/// Messages of 64 KiB: segments of 16, 32 and 64 MiB are filled, and the next one is begun.
+const MESSAGES: u64 = 1_900;
+/// Between two attempts of a client that was refused.
+const PAUSE: Duration = Duration::from_millis(5);
 
 fn descriptors(node: &Node) -> usize {
     let folder = format!("/proc/{}/fd", node.process_id());
     fs::read_dir(folder).expect("the node runs").count()
 }
 
+fn segments(node: &Node) -> usize {
+    let folder = fs::read_dir(node.data().join("shard-0")).expect("the data of a shard");
+    let names = folder.map(|entry| entry.expect("an entry").file_name());
+    names
+        .filter(|name| name.to_string_lossy().starts_with("segment-"))
+        .count()
+}
+
 fn crowd_member(number: usize) -> Dial {
     Dial::clean(Version::V5, &format!("crowd-{number}"))
 }
 
-/// Connects clients until the kernel gives the node no more descriptors. The last client, which
-/// has sent its CONNECT in vain, is the second result.
-fn crowd_in(node: &Node) -> (Vec<Client>, Client) {
-    let mut crowd = Vec::new();
-    let end = Instant::now() + DEADLINE;
-    loop {
-        let mut newest = Dial::silent(Version::V5, node);
-        crowd_member(crowd.len()).send(&mut newest);
-        loop {
-            match newest.next_within(GLANCE) {
-                Some(Answer::ConnAck(_)) => break,
-                Some(other) => panic!("client {}: {other:?}", crowd.len()),
-                None if node.stderr().contains("refused by the kernel") => {
-                    return (crowd, newest);
-                }
-                None => assert!(Instant::now() < end, "client {}", crowd.len()),
-            }
+/// Connects a client, unless it is refused.
+fn try_connect(number: usize, node: &Node) -> Option<Client> {
+    let mut newest = Dial::silent(Version::V5, node);
+    crowd_member(number).send(&mut newest);
+    match newest.next() {
+        Answer::ConnAck(welcome) => {
+            assert_eq!(welcome.reason, ReasonCode::Success, "client {number}");
+            Some(newest)
         }
-        crowd.push(newest);
+        Answer::Closed => None,
+        other => panic!("client {number}: {other:?}"),
+    }
+}
+
+/// Connects clients until one is refused.
+fn crowd_in(node: &Node) -> Vec<Client> {
+    let mut crowd = Vec::new();
+    while let Some(client) = try_connect(crowd.len(), node) {
+        crowd.push(client);
         assert!(crowd.len() < LIMIT, "the limit of descriptors is not kept");
     }
+    println!("{} clients fill {LIMIT} descriptors", crowd.len());
+    crowd
 }
 
 /// A node with few descriptors.
@@ -60,7 +71,7 @@ fn limited() -> Node {
 }
 
 #[test]
-fn without_descriptors_clients_stay_and_newcomers_wait() {
+fn without_descriptors_clients_stay_and_newcomers_are_refused() {
     if Broker::chosen() != Broker::Corelane {
         return;
     }
@@ -68,11 +79,15 @@ fn without_descriptors_clients_stay_and_newcomers_wait() {
     let mut subscriber = Dial::durable(Version::V5, "subscriber").connect(&node);
     subscriber.subscribe("crowd/#", QoS::ExactlyOnce);
     let mut publisher = Dial::clean(Version::V5, "publisher").connect(&node);
-    let (mut crowd, mut waiting) = crowd_in(&node);
+    let mut crowd = crowd_in(&node);
+    assert!(crowd.len() > LIMIT / 2, "{} clients", crowd.len());
     let open = descriptors(&node);
-    assert!(open + 1 >= LIMIT, "{open} descriptors are open");
-    println!("{} clients fill {LIMIT} descriptors", crowd.len());
-    // All of these fit into the segment of the log that is open.
+    assert!(open + 8 <= LIMIT, "{open} descriptors are open");
+    for number in 0..50 {
+        assert!(try_connect(number, &node).is_none(), "{number} came in");
+    }
+    let refused = node.stderr().matches("clients were refused").count();
+    assert_eq!(refused, 1, "one line for all of them:\n{}", node.stderr());
     for number in 0..200 {
         let topic = format!("crowd/{number}");
         let qos = if number % 2 == 0 {
@@ -86,25 +101,33 @@ fn without_descriptors_clients_stay_and_newcomers_wait() {
     for client in &mut crowd {
         client.ping();
     }
+    let full = crowd.len();
     for client in crowd.drain(..SOME) {
         client.disconnect();
     }
-    match waiting.next() {
-        Answer::ConnAck(welcome) => assert_eq!(welcome.reason, ReasonCode::Success),
-        other => panic!("expected CONNACK, got {other:?}"),
+    // As many as have left come in, and no more.
+    let end = Instant::now() + DEADLINE;
+    for number in 0..SOME {
+        let newcomer = loop {
+            match try_connect(LIMIT + number, &node) {
+                Some(client) => break client,
+                None => assert!(Instant::now() < end, "newcomer {number}"),
+            }
+            std::thread::park_timeout(PAUSE);
+        };
+        crowd.push(newcomer);
     }
-    waiting.ping();
-    crowd_member(LIMIT).connect(&node).ping();
+    assert!(try_connect(2 * LIMIT, &node).is_none());
+    assert_eq!(crowd.len(), full);
     for client in &mut crowd {
         client.ping();
     }
     assert!(node.terminate().success());
 }
 
-/// The log needs a descriptor for its next segment. A node that gets none may end; what it has
-/// acknowledged is there when it starts again.
+/// The log needs descriptors for its next segments, and there are some kept for it.
 #[test]
-fn without_descriptors_for_the_log_nothing_acknowledged_is_lost() {
+fn without_descriptors_for_clients_the_log_goes_on() {
     if Broker::chosen() != Broker::Corelane {
         return;
     }
@@ -114,23 +137,71 @@ fn without_descriptors_for_the_log_nothing_acknowledged_is_lost() {
     first.subscribe("crowd/#", QoS::AtLeastOnce);
     first.disconnect();
     let mut pressure = Pressure::new("crowd/all", &node);
-    let (crowd, waiting) = crowd_in(&node);
-    let end = pressure.publish_upto(MESSAGES);
-    let acknowledged = pressure.acknowledged;
-    println!(
-        "{end:?}: {} sent, {acknowledged} acknowledged",
-        pressure.sent
-    );
-    if end == End::Closed {
-        assert_eq!(node.wait().code(), Some(3), "{}", node.stderr());
-        let reason = node.stderr();
-        assert!(reason.contains("Too many open files"), "{reason}");
-        node.run();
+    let mut crowd = crowd_in(&node);
+    assert_eq!(pressure.publish_upto(MESSAGES), End::Enough);
+    let found = segments(&node);
+    assert!(found >= 4, "{found} segments");
+    for client in &mut crowd {
+        client.ping();
     }
-    drop((crowd, waiting));
+    // The segments have taken from the clients' share: the one who comes back is refused, until
+    // enough others have left.
+    assert!(try_connect(LIMIT, &node).is_none());
+    drop(crowd);
+    let end = Instant::now() + DEADLINE;
+    while try_connect(LIMIT, &node).is_none() {
+        assert!(Instant::now() < end, "nobody is let in");
+        std::thread::park_timeout(PAUSE);
+    }
+    node.crash_and_restart();
     let mut absent = absent.connect(&node);
     assert!(absent.welcome().session_present);
-    let received = receive_upto(&mut absent, 0, acknowledged);
-    assert_eq!(received, acknowledged);
+    assert_eq!(receive_upto(&mut absent, 0, MESSAGES), MESSAGES);
     assert!(node.terminate().success());
+}
+
+/// Something else takes the node's descriptors: its limit is lowered while it runs. Publishers
+/// wait, readers go on, and when there are descriptors again all goes on.
+#[test]
+fn a_log_without_descriptors_holds_publishers_back() {
+    if Broker::chosen() != Broker::Corelane {
+        return;
+    }
+    let mut node = Node::start();
+    let mut reader = Dial::durable(Version::V5, "reader")
+        .receive_maximum(4)
+        .connect(&node);
+    reader.subscribe("crowd/#", QoS::AtLeastOnce);
+    let mut pressure = Pressure::new("crowd/all", &node);
+    let process = node.process_id().to_string();
+    let limit = |soft: &str| {
+        let status = std::process::Command::new("prlimit")
+            .args(["--pid", &process, soft])
+            .status()
+            .expect("prlimit runs");
+        assert!(status.success(), "prlimit {soft}: {status}");
+    };
+    limit("--nofile=1:");
+    assert_eq!(pressure.publish_upto(MESSAGES), End::HeldBack);
+    let acknowledged = pressure.acknowledged;
+    println!("{acknowledged} acknowledged");
+    assert_eq!(receive_upto(&mut reader, 0, acknowledged), acknowledged);
+    reader.ping();
+    limit("--nofile=1000:");
+    let more = pressure.sent + 300;
+    assert_eq!(pressure.publish_upto(more), End::Enough);
+    assert_eq!(receive_upto(&mut reader, acknowledged, more), more);
+    assert!(node.terminate().success());
+}
+
+#[test]
+fn a_limit_too_low_for_one_client_is_refused_at_the_start() {
+    if Broker::chosen() != Broker::Corelane {
+        return;
+    }
+    let mut node = Node::stopped(1, &[]);
+    node.set_launcher(&["prlimit", "--nofile=40:40"]);
+    let failure = node.try_run().expect_err("no client could come");
+    assert!(failure.contains("only 40 descriptors"), "{failure}");
+    assert!(failure.contains("ulimit -n"), "{failure}");
 }

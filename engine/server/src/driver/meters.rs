@@ -3,7 +3,7 @@
 use super::Driver;
 use crate::machine::{Machine, Meter};
 
-const GAUGES: [(&str, &str); 6] = [
+const GAUGES: [(&str, &str); 8] = [
     (
         "sockets",
         "Client sockets, those without a CONNECT included",
@@ -16,9 +16,17 @@ const GAUGES: [(&str, &str); 6] = [
     ("sockets_ready", "Sockets that wait to be read from"),
     ("sends_in_flight", "Sends that the kernel has not finished"),
     ("mesh_queued", "Parcels in the rings to other shards"),
+    (
+        "open_files",
+        "Files that log, index and state store have open",
+    ),
+    (
+        "sockets_max",
+        "Client sockets of all shards that the limit of descriptors allows",
+    ),
 ];
 
-const COUNTERS: [(&str, &str); 11] = [
+const COUNTERS: [(&str, &str); 12] = [
     ("turns", "Turns of the shard"),
     ("accepted", "Connections accepted"),
     (
@@ -33,6 +41,10 @@ const COUNTERS: [(&str, &str); 11] = [
     ("receives", "Reads from client sockets"),
     ("sends", "Sends to client sockets"),
     ("mesh_full", "Sends that found the ring to a shard full"),
+    (
+        "connections_refused_descriptors",
+        "Connections refused because the limit of descriptors was reached",
+    ),
 ];
 
 impl<M: Machine> Driver<M> {
@@ -47,6 +59,8 @@ impl<M: Machine> Driver<M> {
             self.net.ready_count(),
             self.net.sends_in_flight(),
             self.mesh.queued(),
+            self.machine.open_files(),
+            usize::try_from(self.shared.descriptors().sockets_max()).unwrap_or(usize::MAX),
         ];
         let counters = [
             self.shared.turns(self.shard),
@@ -60,6 +74,7 @@ impl<M: Machine> Driver<M> {
             net.receives,
             net.sends,
             self.mesh.full(),
+            self.refusals.count,
         ];
         for ((name, help), value) in GAUGES.into_iter().zip(gauges) {
             visit(

@@ -16,7 +16,7 @@ use storage_state::{Spawn, StateStore, Writing};
 
 use super::error::{CoreError, OpenError};
 use super::meta::Meta;
-use super::store::{DERIVED, encode_changes, message};
+use super::store::{DERIVED, count_files, encode_changes, message};
 
 /// How a data directory is opened.
 #[derive(Clone, Debug)]
@@ -61,6 +61,14 @@ pub struct ShardParts<D: Disk> {
     pub(super) state: StateStore,
     pub(super) names: HashMap<Vec<u8>, QueueId, FixedState>,
     pub(super) queues_max: usize,
+}
+
+impl<D: Disk> ShardParts<D> {
+    /// Files that are open.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        count_files(&self.log, &self.index)
+    }
 }
 
 impl<D: Disk> std::fmt::Debug for ShardParts<D> {

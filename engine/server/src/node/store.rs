@@ -26,6 +26,9 @@ const TOKEN_OWNER: u64 = 3 << 56;
 /// Milliseconds between two transactions of the state store, when there is anything to write.
 const STATE_INTERVAL_MS: u64 = 1_000;
 
+/// Milliseconds between two attempts to flush the index when space or descriptors have run out.
+const SHORTAGE_INTERVAL_MS: u64 = 1_000;
+
 /// Milliseconds between two looks at an idle log that wants its marker.
 const LOG_TICK_MS: u64 = 50;
 
@@ -68,6 +71,7 @@ pub struct ShardStore<D: Disk, Q> {
     /// An error that a call without a result met.
     pub(super) failed: Option<CoreError>,
     next_state_ms: u64,
+    next_flush_ms: u64,
     now_ms: u64,
 }
 
@@ -93,6 +97,13 @@ pub(super) fn message(record: Record) -> Message {
         retain: record.flags & 4 != 0,
         body: record.body,
     }
+}
+
+/// See [`ShardStore::open_files`]; the descriptor of the directory is counted as well.
+pub(super) fn count_files<D: Disk>(log: &Log<D>, index: &Index<D>) -> usize {
+    const STATE_MANIFEST_AND_DIRECTORY: usize = 3;
+    let runs = usize::try_from(index.counters().runs).unwrap_or(usize::MAX);
+    log.open_segments() + runs + STATE_MANIFEST_AND_DIRECTORY
 }
 
 /// The name of a queue as it is stored: one letter and the topic, level or filter.
@@ -151,6 +162,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             counters: StoreCounters::default(),
             failed: None,
             next_state_ms: 0,
+            next_flush_ms: 0,
             now_ms: 0,
         }
     }
@@ -169,6 +181,12 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
     /// The log, index and state store, for metrics and checks.
     pub const fn parts(&self) -> (&Log<D>, &Index<D>, &StateStore) {
         (&self.log, &self.index, &self.state)
+    }
+
+    /// Files that are open now: of the log, of the index with its manifest, and the state store's.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        count_files(&self.log, &self.index)
     }
 
     /// The operations under way, for whoever drives the disk.
@@ -219,6 +237,10 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
+        if self.index.shortage().is_some() && now_ms >= self.next_flush_ms {
+            self.next_flush_ms = now_ms + SHORTAGE_INTERVAL_MS;
+            self.index.try_again();
+        }
         self.log.tick(now_ms);
         self.log.commit(&mut self.queue)?;
         self.index.advance(self.log.appended());
@@ -256,7 +278,12 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         } else {
             u64::MAX
         };
-        log.min(state)
+        let index = if self.index.shortage().is_some() {
+            self.next_flush_ms
+        } else {
+            u64::MAX
+        };
+        log.min(state).min(index)
     }
 
     /// At an orderly stop: makes the log's end known, and the state store complete.

@@ -1,5 +1,6 @@
 //! The queue on a real ring and a real file system.
 
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 

@@ -124,6 +124,7 @@ impl Disk for SimDisk {
 
     fn create(&self, name: &str) -> Result<SimFile, DiskError> {
         let mut world = lock(&self.world);
+        check_descriptors(&world, name, Operation::Create)?;
         if world.look_up(&self.path, name).is_some() {
             return Err(DiskError::new(
                 name,
@@ -140,6 +141,7 @@ impl Disk for SimDisk {
 
     fn open(&self, name: &str) -> Result<SimFile, DiskError> {
         let world = lock(&self.world);
+        check_descriptors(&world, name, Operation::Open)?;
         let inode = world.look_up(&self.path, name);
         let inode = inode.ok_or_else(|| self.missing(name, Operation::Open))?;
         Ok(SimFile {
@@ -275,6 +277,13 @@ impl Handle {
     fn len(&self) -> Result<u64, DiskError> {
         Ok(self.world(Operation::Length)?.len(self.inode) as u64)
     }
+}
+
+fn check_descriptors(world: &World, name: &str, how: Operation) -> Result<(), DiskError> {
+    if world.faults.no_descriptors {
+        return Err(DiskError::new(name, how, 0, ErrorKind::NoDescriptors));
+    }
+    Ok(())
 }
 
 /// A panic elsewhere leaves the device as it was: plain bytes without an invariant to break.

@@ -21,6 +21,8 @@ pub struct Faults {
     pub syncs_per_10k: u32,
     /// Total bytes of all files; a write that would need more fails with "no space".
     pub space_bytes: Option<u64>,
+    /// No file of blocks can be created or opened: the process has no descriptor left.
+    pub no_descriptors: bool,
     /// Acknowledge every sync without making anything durable: a test that passes with this on
     /// does not test durability.
     pub ignore_syncs: bool,
@@ -80,6 +82,7 @@ impl World {
                 writes_per_10k: 0,
                 syncs_per_10k: 0,
                 space_bytes: None,
+                no_descriptors: false,
                 ignore_syncs: false,
             },
             rng: Rng::new(seed),

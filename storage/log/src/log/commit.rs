@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use storage_io::{AlignedBuf, Disk, DiskError, DiskQueue, Done, Op};
 
-use super::{Flight, Log, NO_SPACE_DELAY_MS, Written};
+use super::{Flight, Log, SHORTAGE_DELAY_MS, Written};
 use crate::batch::{Seal, Sealed};
 use crate::frame::Link;
 use crate::limits::PAD_FROM_BYTES;
@@ -200,9 +200,9 @@ impl<D: Disk> Log<D> {
             return Ok(());
         };
         match preparation.complete(result) {
-            Err(error) if error.is_no_space() && preparation.is_filling() => {
+            Err(error) if error.is_shortage() && preparation.is_filling() => {
                 // Nothing was promised about these zeroes, so writing them again is safe.
-                self.due.prepare_at_ms = self.due.now_ms + NO_SPACE_DELAY_MS;
+                self.prepare_later();
                 Ok(())
             }
             other => other,
@@ -233,8 +233,8 @@ impl<D: Disk> Log<D> {
         };
         let segment = next.segment;
         let ready = match next.step(&self.disk, queue, allowed, token) {
-            Err(error) if error.is_no_space() => {
-                self.due.prepare_at_ms = self.due.now_ms + NO_SPACE_DELAY_MS;
+            Err(error) if error.is_shortage() => {
+                self.prepare_later();
                 None
             }
             other => other?,
@@ -271,11 +271,16 @@ impl<D: Disk> Log<D> {
                 self.preparation = Some(preparation);
                 Ok(true)
             }
-            Err(error) if error.is_no_space() => {
-                self.due.prepare_at_ms = self.due.now_ms + NO_SPACE_DELAY_MS;
+            Err(error) if error.is_shortage() => {
+                self.prepare_later();
                 Ok(false)
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Something ran out that comes back: space, or descriptors.
+    fn prepare_later(&mut self) {
+        self.due.prepare_at_ms = self.due.now_ms + SHORTAGE_DELAY_MS;
     }
 }

@@ -135,15 +135,27 @@ fn a_failed_sync_or_write_poisons() {
 
 #[test]
 fn a_full_disk_is_back_pressure() {
+    shortage_is_back_pressure(Faults {
+        space_bytes: Some(100 << 10),
+        ..Faults::default()
+    });
+}
+
+#[test]
+fn a_lack_of_descriptors_is_back_pressure() {
+    shortage_is_back_pressure(Faults {
+        no_descriptors: true,
+        ..Faults::default()
+    });
+}
+
+fn shortage_is_back_pressure(faults: Faults) {
     let options = LogOptions {
         unsynced_bytes_max: 64 << 10,
         ..small_options()
     };
     let mut rig = Rig::new(1, options);
-    rig.disk.set_faults(Faults {
-        space_bytes: Some(100 << 10),
-        ..Faults::default()
-    });
+    rig.disk.set_faults(faults);
     let mut refused = false;
     for now in 0..500 {
         refused |= rig.log.is_full();

@@ -207,6 +207,43 @@ fn a_full_disk_puts_joining_off() {
 }
 
 #[test]
+fn what_runs_out_puts_flushes_off() {
+    let no_space = Faults {
+        space_bytes: Some(0),
+        ..Faults::default()
+    };
+    let no_descriptors = Faults {
+        no_descriptors: true,
+        ..Faults::default()
+    };
+    for (seed, faults) in [(7, no_space), (8, no_descriptors)] {
+        let mut model = Model::with(seed, options());
+        (0..200).for_each(|_| model.append());
+        model.disk.set_faults(faults);
+        let runs = model.index.runs.len();
+        for _ in 0..4 {
+            (0..100).for_each(|_| model.append());
+            model.index.freeze();
+            model.sync();
+            while model.step() {}
+            let shortage = model.index.shortage().expect("a flush was due");
+            assert!(shortage.is_shortage(), "{shortage}");
+            model.index.try_again();
+        }
+        assert_eq!(model.index.runs.len(), runs);
+        assert!(model.index.is_full(), "memtables pile up to the bound");
+        model.check();
+        model.disk.set_faults(Faults::default());
+        model.settle();
+        while model.step() {}
+        assert!(!model.index.is_full() && model.index.runs.len() > runs);
+        check(&mut model);
+        assert_eq!(model.restart(), []);
+        check(&mut model);
+    }
+}
+
+#[test]
 fn a_start_on_a_full_disk_joins_nothing() {
     let mut model = many_runs(6, 600);
     let before = model.index.runs.len();
