@@ -78,8 +78,6 @@ pub(crate) struct Driver<M: Machine> {
     /// Closed connections with bytes on their way, and when that has to be over.
     draining: VecDeque<(u64, Key)>,
     completions: Vec<Completion>,
-    /// Deadlines given to the ring's clock and not come, the nearest last.
-    clocks: Vec<u64>,
     accept_again_at: Option<u64>,
     publish_at: u64,
     stop_drain_until: Option<u64>,
@@ -114,7 +112,6 @@ impl<M: Machine> Driver<M> {
             door: Door::default(),
             draining: VecDeque::new(),
             completions: Vec::new(),
-            clocks: Vec::new(),
             accept_again_at: None,
             publish_at: 0,
             stop_drain_until: None,
@@ -159,11 +156,19 @@ impl<M: Machine> Driver<M> {
         self.shared.count_turn(self.shard);
     }
 
-    /// After a sleep: lets the kernel post what has come.
-    pub(crate) fn enter(&mut self) -> Result<(), Failure> {
+    /// Gives the kernel what is queued, and lets it post what has come.
+    fn enter(&mut self) -> Result<(), Failure> {
+        self.net.enter().map_err(|error| enter_failed(&error))
+    }
+
+    /// Sleeps until something has come, the bell is rung or a deadline is near; `now` is the last
+    /// turn's.
+    pub(crate) fn sleep(&mut self, now: Now) -> Result<(), Failure> {
+        let delay_ms = self.next_deadline(now).saturating_sub(now.monotonic_ms);
         self.net
-            .enter()
-            .map_err(|error| Failure(format!("io_uring_enter failed: {error}")))
+            .first_ring()
+            .sleep(Duration::from_millis(delay_ms.max(1)))
+            .map_err(|error| enter_failed(&error))
     }
 
     /// One turn; returns whether there was anything to do.
@@ -183,9 +188,8 @@ impl<M: Machine> Driver<M> {
         worked |= self.transmit(now);
         worked |= self.send_mesh();
         self.expire(now);
-        self.set_clock(now);
         self.report_stopped(now);
-        if worked || self.net.has_queued() {
+        if self.net.wants_enter() {
             self.enter()?;
         }
         Ok(worked)
@@ -230,7 +234,6 @@ impl<M: Machine> Driver<M> {
                     let sent = self.net.sent(connection, buffer, from, &result);
                     self.sent(now, connection, sent);
                 }
-                Completion::Clock => drop(self.clocks.pop()),
             }
         }
         self.completions = completions;
@@ -440,8 +443,8 @@ impl<M: Machine> Driver<M> {
         }
     }
 
-    /// Makes sure that the shard is awake at its next deadline.
-    fn set_clock(&mut self, now: Now) {
+    /// When the shard has to be awake again, in monotonic milliseconds.
+    fn next_deadline(&self, now: Now) -> u64 {
         let mut at = self.machine.next_timeout().min(self.publish_at);
         let front = |queue: &VecDeque<(u64, Key)>| queue.front().map(|(at, _)| *at);
         let others = [
@@ -458,13 +461,7 @@ impl<M: Machine> Driver<M> {
         if let Some(until) = self.stop_drain_until.filter(|_| !self.reported_stopped) {
             at = at.min(until);
         }
-        if self.clocks.last().is_none_or(|nearest| at < *nearest) {
-            let delay_ms = at.saturating_sub(now.monotonic_ms).max(1);
-            self.clocks.push(at);
-            self.net
-                .first_ring()
-                .wake_after(Duration::from_millis(delay_ms));
-        }
+        at
     }
 
     fn begin_stop(&mut self, now: Now) {
@@ -503,4 +500,8 @@ impl<M: Machine> Driver<M> {
             }
         });
     }
+}
+
+fn enter_failed(error: &io::Error) -> Failure {
+    Failure(format!("io_uring_enter failed: {error}"))
 }

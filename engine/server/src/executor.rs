@@ -2,8 +2,8 @@
 //!
 //! The executor gives placement on an explicit core and the edge at which a panic is caught: it
 //! ends the node, and recovery does the rest. Its reactor does nothing while the shard lives:
-//! sockets and disk have io_uring rings of their own, all of which signal one eventfd, and a shard
-//! without work sleeps in a read of that.
+//! sockets and disk have io_uring rings of their own, and a shard without work sleeps in that of
+//! its sockets, which also watches the eventfd that the disk's ring and other shards signal.
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -198,19 +198,18 @@ fn take_turns<M: Machine>(
     bell: &Bell,
     started: Instant,
 ) -> Result<(), Failure> {
-    driver.enter()?;
     while !driver.is_finished() {
-        let worked = driver.turn(read_clocks(started))?;
+        let now = read_clocks(started);
+        let worked = driver.turn(now)?;
         driver.count_turn();
         if worked {
             continue;
         }
         bell.going_to_sleep();
         if driver.may_sleep() {
-            bell.event().wait();
+            driver.sleep(now)?;
         }
         bell.awake();
-        driver.enter()?;
     }
     Ok(())
 }

@@ -5,8 +5,8 @@
 //! the data directory (`run`, [`node`]), binds the listeners and starts the threads (`threads`):
 //! one glommio executor per shard (`executor`), a `watchdog`, a `metrics` page. In an executor one
 //! task has the shard's turns (`driver`): it drains its io_uring (`ring`, `net`), the `mesh` and
-//! the disk into the machine behind the `machine` trait, sends what comes out, and sleeps on an
-//! eventfd (`executor`). A failure or a panic of any shard ends the node; recovery does the rest.
+//! the disk into the machine behind the `machine` trait, sends what comes out, and sleeps in the
+//! ring (`executor`). A failure or a panic of any shard ends the node; recovery does the rest.
 //!
 //! Invariants:
 //! - Shards share nothing but atomics, rings of messages and immutable blocks.

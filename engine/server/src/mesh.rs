@@ -50,7 +50,7 @@ impl Bell {
         })
     }
 
-    /// What the sleeping shard reads, and its rings signal.
+    /// What wakes the sleeping shard; its disk's ring signals it too.
     pub(crate) const fn event(&self) -> &EventFd {
         &self.event
     }
@@ -65,7 +65,7 @@ impl Bell {
     }
 
     /// By the shard itself: from now on it must be rung. It looks at all its inputs once more
-    /// after this, and reads the event only when they are empty.
+    /// after this, and sleeps only when they are empty.
     pub(crate) fn going_to_sleep(&self) {
         self.sleeping.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);

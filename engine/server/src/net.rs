@@ -94,18 +94,18 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    /// For the calling thread; its rings signal `event`.
-    pub(crate) fn new(event: &EventFd) -> io::Result<Self> {
+    /// For the calling thread, which `bell` wakes.
+    pub(crate) fn new(bell: &EventFd) -> io::Result<Self> {
         Ok(Self {
             connections: Slots::new(),
-            rings: vec![Ring::new(event)?],
+            rings: vec![Ring::new(bell)?],
             ready: VecDeque::new(),
             scratch: vec![0; SCRATCH_BYTES],
             counters: NetCounters::default(),
         })
     }
 
-    /// The ring for what belongs to no connection: listeners and the clock.
+    /// The ring for what belongs to no connection: listeners, the bell and the sleep.
     pub(crate) fn first_ring(&mut self) -> &mut Ring {
         // Invariant: `new` makes one and nothing removes it.
         let Some(ring) = self.rings.first_mut() else {
@@ -114,9 +114,9 @@ impl Net {
         ring
     }
 
-    /// Whether operations wait for [`Net::enter`].
-    pub(crate) fn has_queued(&mut self) -> bool {
-        self.rings.iter_mut().any(Ring::has_queued)
+    /// Whether [`Net::enter`] has something to do.
+    pub(crate) fn wants_enter(&mut self) -> bool {
+        self.rings.iter_mut().any(Ring::wants_enter)
     }
 
     /// One system call per ring: everything queued leaves, what is complete is posted.

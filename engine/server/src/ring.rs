@@ -1,9 +1,10 @@
-//! One io_uring instance: accepts, readiness of sockets, sends and one clock.
+//! One io_uring instance: accepts, readiness of sockets, sends, and the shard's sleep.
 //!
-//! It lives on its shard's thread (`SINGLE_ISSUER`), runs completions only when that thread enters
-//! the kernel (`DEFER_TASKRUN`), and signals the shard's eventfd when there is something to come
-//! for. Operations are queued and leave with the next [`Ring::enter`], many in one system call. The
-//! ring owns the bytes of a send until the kernel has told their fate.
+//! It lives on its shard's thread (`SINGLE_ISSUER`) and runs completions only when that thread
+//! enters the kernel (`DEFER_TASKRUN`). Operations are queued and leave with the next
+//! [`Ring::enter`] or [`Ring::sleep`], many in one system call. A sleeping shard waits here: the
+//! ring also watches the bell, which the other shards and the disk's ring signal. The ring owns the
+//! bytes of a send until the kernel has told their fate.
 //!
 //! One of the two modules with unsafe code.
 #![expect(
@@ -27,6 +28,9 @@ const SUBMISSIONS: u32 = 1024;
 /// Completions that fit before the kernel keeps them in a list of its own.
 const COMPLETIONS: u32 = 16_384;
 
+/// Bytes, the end of a stream or an error.
+const READABLE: u32 = (libc::POLLIN | libc::POLLRDHUP) as u32;
+
 /// Set in a completion of a multishot operation that goes on.
 const MORE: u32 = 1 << 1;
 
@@ -35,7 +39,7 @@ enum Kind {
     Accept = 1,
     Readable = 2,
     Send = 3,
-    Clock = 4,
+    Bell = 4,
 }
 
 impl Kind {
@@ -48,7 +52,7 @@ impl Kind {
             1 => Some(Self::Accept),
             2 => Some(Self::Readable),
             3 => Some(Self::Send),
-            4 => Some(Self::Clock),
+            4 => Some(Self::Bell),
             _ => None,
         }
     }
@@ -79,8 +83,6 @@ pub(crate) enum Completion {
         /// How many bytes from where it started the socket has taken: perhaps not all.
         result: io::Result<usize>,
     },
-    /// A time given to [`Ring::wake_after`] has passed.
-    Clock,
 }
 
 struct InFlight {
@@ -95,28 +97,39 @@ pub(crate) struct Ring {
     /// What did not fit into the submission queue, in order.
     overflow: VecDeque<squeue::Entry>,
     sends: Slots<InFlight>,
-    /// Read by the kernel when the clock operation is submitted.
-    delay: Box<types::Timespec>,
+    /// The bell's eventfd; its owner outlives the ring.
+    bell: types::Fd,
 }
 
 impl Ring {
-    /// A ring for the calling thread, which signals `event`.
-    pub(crate) fn new(event: &EventFd) -> io::Result<Self> {
+    /// A ring for the calling thread; its sleep ends when `bell` is signalled, which must stay
+    /// open as long as the ring.
+    pub(crate) fn new(bell: &EventFd) -> io::Result<Self> {
         let io = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_coop_taskrun()
+            .setup_taskrun_flag()
             .setup_submit_all()
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)?;
-        io.submitter().register_eventfd(event.as_fd().as_raw_fd())?;
-        let delay = Box::new(types::Timespec::new());
-        Ok(Self {
+        let mut ring = Self {
             io,
             overflow: VecDeque::new(),
             sends: Slots::new(),
-            delay,
-        })
+            bell: types::Fd(bell.as_fd().as_raw_fd()),
+        };
+        ring.watch_bell();
+        Ok(ring)
+    }
+
+    /// Completes at every signal: such a poll looks for changes, so the count is never read.
+    fn watch_bell(&mut self) {
+        let entry = opcode::PollAdd::new(self.bell, READABLE)
+            .multi(true)
+            .build()
+            .user_data(Kind::Bell.tag(0));
+        self.queue(entry);
     }
 
     /// Takes connections from a listening socket, one completion each.
@@ -130,9 +143,7 @@ impl Ring {
 
     /// Tells once when a socket has something to read.
     pub(crate) fn watch(&mut self, connection: Key, socket: BorrowedFd<'_>) {
-        #[expect(clippy::cast_sign_loss, reason = "a bit mask")]
-        let events = i32::from(libc::POLLIN | libc::POLLRDHUP) as u32;
-        let entry = opcode::PollAdd::new(types::Fd(socket.as_raw_fd()), events)
+        let entry = opcode::PollAdd::new(types::Fd(socket.as_raw_fd()), READABLE)
             .build()
             .user_data(Kind::Readable.tag(connection.0));
         self.queue(entry);
@@ -165,18 +176,29 @@ impl Ring {
         self.queue(entry);
     }
 
-    /// Completes [`Completion::Clock`] once, after `delay`.
-    pub(crate) fn wake_after(&mut self, delay: Duration) {
-        *self.delay = types::Timespec::from(delay);
-        let entry = opcode::Timeout::new(&raw const *self.delay)
-            .build()
-            .user_data(Kind::Clock.tag(0));
-        self.queue(entry);
+    /// Whether [`Ring::enter`] has something to do: operations wait for the kernel, or completions
+    /// for this thread.
+    pub(crate) fn wants_enter(&mut self) -> bool {
+        let queued = self.io.submission();
+        !self.overflow.is_empty() || !queued.is_empty() || queued.taskrun() || queued.cq_overflow()
     }
 
-    /// Whether operations wait for [`Ring::enter`].
-    pub(crate) fn has_queued(&mut self) -> bool {
-        !self.overflow.is_empty() || !self.io.submission().is_empty()
+    /// As [`Ring::enter`], and waits until there is a completion, the bell is signalled or `delay`
+    /// is over.
+    pub(crate) fn sleep(&mut self, delay: Duration) -> io::Result<()> {
+        self.refill();
+        if !self.overflow.is_empty() {
+            return self.enter();
+        }
+        let delay = types::Timespec::from(delay);
+        let arguments = types::SubmitArgs::new().timespec(&delay);
+        match self.io.submitter().submit_with_args(1, &arguments) {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
+                _ => Err(error),
+            },
+        }
     }
 
     /// Gives the kernel everything queued and lets it post what is complete.
@@ -186,7 +208,7 @@ impl Ring {
             let waiting = u32::try_from(self.io.submission().len()).unwrap_or(u32::MAX);
             let flags = EnterFlags::GETEVENTS.bits();
             // SAFETY: no argument is passed, and every queued entry is valid until it completes:
-            // sends own their bytes in `self.sends`, the clock's time lives in `self.delay`.
+            // sends own their bytes in `self.sends`.
             let entered = unsafe {
                 self.io
                     .submitter()
@@ -208,10 +230,15 @@ impl Ring {
     /// Moves the posted completions to the end of `into`.
     pub(crate) fn drain(&mut self, into: &mut Vec<Completion>) {
         let Self { io, sends, .. } = self;
-        into.extend(
-            io.completion()
-                .filter_map(|entry| completion(&entry, sends)),
-        );
+        let mut unwatched = false;
+        into.extend(io.completion().filter_map(|entry| {
+            let is_bell = Kind::of(entry.user_data()) == Some(Kind::Bell);
+            unwatched |= is_bell && entry.flags() & MORE == 0;
+            completion(&entry, sends)
+        }));
+        if unwatched {
+            self.watch_bell();
+        }
     }
 
     /// Sends whose fate is unknown.
@@ -276,7 +303,8 @@ fn completion(entry: &cqueue::Entry, sends: &mut Slots<InFlight>) -> Option<Comp
                 result,
             })
         }
-        Kind::Clock => Some(Completion::Clock),
+        // The shard is awake, and looks at all its inputs.
+        Kind::Bell => None,
     }
 }
 

@@ -28,6 +28,7 @@ impl EventFd {
     }
 
     /// Waits until it has been signalled, and clears it.
+    #[cfg(test)]
     pub(crate) fn wait(&self) {
         let mut count = 0;
         // SAFETY: `count` is a u64 of ours; the descriptor is open as long as `self` lives. An
