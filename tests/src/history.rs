@@ -11,7 +11,8 @@
 //! - a QoS 1/2 publication that was acknowledged, or that anybody has received, reaches every
 //!   session whose subscription was acknowledged before the publication was sent, at the highest
 //!   QoS that its subscriptions were granted;
-//! - QoS 2 deliveries happen once; QoS 0 publications are delivered at most once;
+//! - QoS 2 deliveries happen once; QoS 0 publications are delivered at most once; whatever
+//!   subscriptions overlap, a publication that is delivered at QoS 0 is delivered once;
 //! - first deliveries of one publisher's messages on one topic, published at one QoS and delivered
 //!   at one QoS, to a subscription that was there before, come in sending order;
 //! - what was acknowledged or delivered is in the logs after a crash ([`Event::Recovered`]);
@@ -122,6 +123,11 @@ pub enum Event<'a> {
     },
     /// A PUBLISH is about to be sent for the first time.
     Publishing(Sent<'a>),
+    /// A PUBLISH is about to be sent again. At QoS 1 it may be taken twice.
+    Repeating {
+        /// The message.
+        message: MessageId,
+    },
     /// A CONNECT with this will is about to be sent.
     WillSet(Sent<'a>),
     /// It is certain that the will was removed before it could be published.
@@ -214,6 +220,10 @@ impl History {
             }
             Event::Unsubscribing { client, filter } => self.session(client).unsubscribing(filter),
             Event::Publishing(sent) => return self.sent(now_ms, sent, false),
+            Event::Repeating { message } => {
+                let publication = self.publication(message)?;
+                publication.repeated |= publication.qos == 1;
+            }
             Event::WillSet(sent) => return self.sent(now_ms, sent, true),
             Event::WillRemoved { message } => self.publication(message)?.remove()?,
             Event::WillDue { message } => self.publication(message)?.certain = true,

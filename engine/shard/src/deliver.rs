@@ -88,24 +88,35 @@ impl Shard {
 
     /// Offers a publication that is live to one online session.
     fn offer(&mut self, index: u32, grant: Grant, message: &Message, body: &Body<'_>) {
-        if message.qos == QoS::AtMostOnce || grant.qos == QoS::AtMostOnce {
-            self.offer_qos0(index, &grant, message, body);
-            return;
-        }
         let at = message.address;
         let session = &self.clients[index].session;
-        if session
-            .behind
-            .as_ref()
-            .is_some_and(|behind| behind.holds(at))
-            || session.has(at)
-        {
-            return;
-        }
-        if session.window.room() == 0 || self.is_blocked(index) {
+        let is_behind = |behind: &Behind| behind.holds(at);
+        if message.qos == QoS::AtMostOnce {
+            self.offer_qos0(index, &grant, message, body);
+        } else if session.behind.as_deref().is_some_and(is_behind) {
+            self.offer_behind(index, message, body);
+        } else if session.has(at) {
+            // It is on its way already.
+        } else if grant.qos == QoS::AtMostOnce {
+            self.offer_qos0(index, &grant, message, body);
+        } else if session.window.room() == 0 || self.is_blocked(index) {
             self.fall_behind(index, at);
         } else {
             self.send_stored(index, grant, message, body, false);
+        }
+    }
+
+    /// What a session that is behind is owed comes by catching up, and nothing besides. At QoS 0
+    /// that brings nothing, so what no subscription wants at a higher one goes at once. All are
+    /// asked: a publication routed before the session came back names only some of its filters.
+    fn offer_behind(&mut self, index: u32, message: &Message, body: &Body<'_>) {
+        let session = &self.clients[index].session;
+        let (at, publisher) = (message.address, message.publisher);
+        let grant = session
+            .subscriptions
+            .grant(session.id, body.topic, at, publisher);
+        if let Some(grant) = grant.filter(|grant| grant.qos == QoS::AtMostOnce) {
+            self.offer_qos0(index, &grant, message, body);
         }
     }
 

@@ -10,6 +10,11 @@ use crate::interest::Need;
 use crate::port::{ConnectionId, Store, Transmit};
 use crate::shard::{Shard, Timer};
 use crate::state;
+use crate::waits::Wait;
+
+/// How long a connection stays open after DISCONNECT at most, until it is durable that its will is
+/// gone; milliseconds.
+const FAREWELL_MS_MAX: u64 = 5_000;
 
 impl Shard {
     /// Ends a connection from this side; `reason` is told to MQTT 5 clients. The session's will is
@@ -34,6 +39,43 @@ impl Shard {
         });
         if let Some(client) = link.client {
             self.detach(client, abnormal);
+        }
+    }
+
+    /// Ends a connection after DISCONNECT. With a will, it is closed when it is durable that the
+    /// will is gone, so that a client that has seen the end knows it; but not later than
+    /// [`FAREWELL_MS_MAX`].
+    pub(crate) fn farewell(&mut self, connection: ConnectionId) {
+        let client = self
+            .connections
+            .get(&connection)
+            .and_then(|link| link.client);
+        let has_will = client.is_some_and(|index| self.clients[index].will.is_some());
+        if !has_will {
+            self.close(connection, None, false);
+            return;
+        }
+        let Some(link) = self.connections.remove(&connection) else {
+            return;
+        };
+        self.counters.connections = self.connections.len() as u64;
+        if let Some(client) = client {
+            self.detach(client, false);
+        }
+        self.leaving.insert(connection, link.output);
+        self.when_durable(Wait::Farewell(connection));
+        let deadline = self.now.monotonic_ms + FAREWELL_MS_MAX;
+        self.timers.arm(deadline, Timer::Farewell(connection));
+    }
+
+    /// The will of a connection after DISCONNECT is gone, or this has taken too long.
+    pub(crate) fn end_farewell(&mut self, connection: ConnectionId) {
+        if let Some(bytes) = self.leaving.remove(&connection) {
+            self.closing.push_back(Transmit {
+                connection,
+                bytes,
+                close: true,
+            });
         }
     }
 

@@ -218,8 +218,11 @@ impl Shard {
             }
             client.session.expiry_s = expiry_s.min(self.config.session_expiry_max_s);
         }
-        let with_will = packet.reason == ReasonCode::DisconnectWithWillMessage;
-        self.close(connection, None, with_will);
+        if packet.reason == ReasonCode::DisconnectWithWillMessage {
+            self.close(connection, None, true);
+        } else {
+            self.farewell(connection);
+        }
     }
 }
 

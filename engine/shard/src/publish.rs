@@ -228,6 +228,8 @@ impl Shard {
             self.counters.refused += 1;
             self.changes.extend(gone);
         }
+        // The client's next CONNACK says that the will is out.
+        self.changes_end = store.appended();
     }
 
     /// PUBREL: the packet id is free again once that is durable.

@@ -37,6 +37,8 @@ pub(crate) enum Timer {
     Will(Arc<str>, u64),
     /// A session may have expired.
     Expiry(ClientKey),
+    /// A connection that waits for the end after DISCONNECT.
+    Farewell(ConnectionId),
 }
 
 /// One shard: connections, sessions, lanes. Pure: every input brings the time and the store.
@@ -53,6 +55,9 @@ pub struct Shard {
     pub(crate) connections: HashMap<ConnectionId, Connection, FixedState>,
     pub(crate) transmits: VecDeque<ConnectionId>,
     pub(crate) closing: VecDeque<Transmit>,
+    /// Connections after DISCONNECT, with their last bytes, that stay open until it is durable
+    /// that their will is gone.
+    pub(crate) leaving: BTreeMap<ConnectionId, Vec<u8>>,
     pub(crate) buffers: Vec<Vec<u8>>,
     pub(crate) clients: Slab<Client>,
     pub(crate) by_client_id: HashMap<Arc<str>, u32, FixedState>,
@@ -123,6 +128,7 @@ impl Shard {
             connections: HashMap::with_hasher(state.clone()),
             transmits: VecDeque::new(),
             closing: VecDeque::new(),
+            leaving: BTreeMap::new(),
             buffers: Vec::new(),
             clients: Slab::new(),
             by_client_id: HashMap::with_hasher(state),
@@ -227,6 +233,7 @@ impl Shard {
     /// The client's socket is gone.
     pub fn disconnected<S: Store>(&mut self, now: Now, connection: ConnectionId, _store: &mut S) {
         self.now = now;
+        self.leaving.remove(&connection);
         if let Some(link) = self.connections.remove(&connection) {
             self.counters.connections = self.connections.len() as u64;
             if let Some(client) = link.client {
@@ -279,6 +286,7 @@ impl Shard {
                 Timer::KeepAlive(connection, armed) => self.check_keep_alive(connection, armed),
                 Timer::Will(client_id, session) => self.check_will(&client_id, session),
                 Timer::Expiry(key) => self.check_expiry(key, store),
+                Timer::Farewell(connection) => self.end_farewell(connection),
             }
         }
         if now.monotonic_ms >= self.next_tell_ms {

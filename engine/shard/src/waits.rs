@@ -50,6 +50,8 @@ pub(crate) enum Wait {
     Publish(ClientKey, u16, Message),
     /// PUBREL, the PUBREC being durable.
     PubRel(ClientKey, u16),
+    /// The end of a connection whose will DISCONNECT has removed.
+    Farewell(ConnectionId),
     /// Completed deliveries that the stored places have passed.
     Forget(Vec<(ClientKey, Vec<Address>)>),
 }
@@ -152,6 +154,7 @@ impl Shard {
             }
             Wait::Publish(key, packet_id, message) => self.first_publish(key, packet_id, &message),
             Wait::PubRel(key, packet_id) => self.release(key, packet_id),
+            Wait::Farewell(connection) => self.end_farewell(connection),
             Wait::Forget(list) => self.forget(list),
         }
     }

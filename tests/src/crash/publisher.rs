@@ -69,6 +69,8 @@ impl Publisher {
             },
         );
         for open in &self.open {
+            let message = open.message;
+            tell(reports, Report::Repeating { message });
             open.send(&mut connection, true);
         }
         while quota > 0 || !self.open.is_empty() {

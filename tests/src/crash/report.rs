@@ -32,6 +32,9 @@ pub(super) enum Report {
         qos: u8,
         retain: bool,
     },
+    Repeating {
+        message: MessageId,
+    },
     Acknowledged {
         message: MessageId,
     },
@@ -93,6 +96,7 @@ impl Report {
                 retain: *retain,
                 empty: false,
             }),
+            Self::Repeating { message } => Event::Repeating { message: *message },
             Self::Acknowledged { message } => Event::Acknowledged { message: *message },
             Self::Delivered {
                 client,

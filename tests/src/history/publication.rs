@@ -21,6 +21,8 @@ pub(super) struct Publication {
     pub(super) seen: bool,
     /// A will that the node must publish.
     pub(super) certain: bool,
+    /// It was sent again, at QoS 1: the node may have taken it twice.
+    pub(super) repeated: bool,
     removed: bool,
 }
 
@@ -39,6 +41,7 @@ impl Publication {
             acknowledged_ms: None,
             seen: false,
             certain: false,
+            repeated: false,
             removed: false,
         }
     }
@@ -68,6 +71,6 @@ impl Publication {
     }
 
     pub(super) const fn must_be_stored(&self) -> bool {
-        self.qos > 0 && !self.empty && (self.acknowledged_ms.is_some() || self.seen)
+        self.is_owed()
     }
 }

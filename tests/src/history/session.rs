@@ -28,6 +28,7 @@ struct Subscription {
 #[derive(Debug, Default)]
 struct Deliveries {
     all: u32,
+    at_most_once: u32,
     exactly_once: u32,
     /// The highest QoS of them.
     best: u8,
@@ -182,6 +183,7 @@ impl Session {
         let deliveries = self.delivered.entry(message).or_default();
         deliveries.all += 1;
         deliveries.best = deliveries.best.max(received.qos);
+        deliveries.at_most_once += u32::from(received.qos == 0);
         deliveries.exactly_once += u32::from(received.qos == 2);
         if deliveries.exactly_once > 1 || (publication.qos == 0 && deliveries.all > 1) {
             return Err(Violation::Duplicated {
@@ -189,6 +191,10 @@ impl Session {
                 message,
                 qos: publication.qos,
             });
+        }
+        // All subscriptions of a session bring one delivery.
+        if deliveries.at_most_once > 0 && deliveries.all > 1 && !publication.repeated {
+            return Err(Violation::ExtraCopy { client, message });
         }
         // What was published while its SUBSCRIBE was under way, or was lost because it is delivered
         // at QoS 0, may come for the first time when its publisher sends it again. What was sent
@@ -254,9 +260,8 @@ impl Session {
         })
     }
 
-    /// Of all subscriptions that match, the one with the highest QoS decides; further copies for
-    /// the others may come [MQTT-3.3.4-2, MQTT-3.3.4-3]. Those whose QoS has been in question since
-    /// the publication was sent don't count.
+    /// Of all subscriptions that match, the one with the highest QoS decides [MQTT-3.3.4-2]. Those
+    /// whose QoS has been in question since the publication was sent don't count.
     fn least_qos(&self, publication: &Publication) -> u8 {
         let settled = self
             .covering(publication)

@@ -58,6 +58,10 @@ pub enum Violation {
         message: MessageId,
         qos: u8,
     },
+    ExtraCopy {
+        client: ClientNumber,
+        message: MessageId,
+    },
     OutOfOrder {
         client: ClientNumber,
         message: MessageId,
@@ -105,6 +109,7 @@ impl Violation {
             Self::QosTooHigh { .. } => "QoS too high",
             Self::QosTooLow { .. } => "QoS too low",
             Self::Duplicated { .. } => "duplicated",
+            Self::ExtraCopy { .. } => "extra copy",
             Self::OutOfOrder { .. } => "out of order",
             Self::Missing { .. } => "missing",
             Self::LostByCrash { .. } => "lost by crash",
@@ -191,6 +196,11 @@ impl fmt::Display for Violation {
             } => write!(
                 f,
                 "client {}: received {message}, published at QoS {qos}, more than once",
+                client.0
+            ),
+            Self::ExtraCopy { client, message } => write!(
+                f,
+                "client {}: received {message} at QoS 0 and another time",
                 client.0
             ),
             Self::OutOfOrder {

@@ -392,6 +392,8 @@ impl Actor {
         })?;
         self.is_open = true;
         self.owes_clean_start = !self.is_durable;
+        // The node has heard of the connections before this one, and was able to keep that.
+        self.claim_wills(stage)?;
         if !session_present {
             self.outbox.clear();
             self.unreleased.clear();
@@ -399,6 +401,9 @@ impl Actor {
         }
         let mut bytes = Vec::new();
         let mut failed = None;
+        for message in self.outbox.repeated() {
+            stage.record(Event::Repeating { message })?;
+        }
         self.outbox
             .resend(|packet| failed = packet.encode(self.version, &mut bytes).err());
         failed.map_or(Ok(bytes), |error| Err(error.to_string()))

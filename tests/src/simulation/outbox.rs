@@ -109,6 +109,12 @@ impl Outbox {
         Some(found.outgoing.message)
     }
 
+    /// What will be published again.
+    pub(super) fn repeated(&self) -> Vec<MessageId> {
+        let open = self.in_flight.iter().filter(|one| !one.is_released);
+        open.map(|one| one.outgoing.message).collect()
+    }
+
     /// Everything again, in order, for a session that goes on [MQTT-4.4.0-1].
     pub(super) fn resend(&self, mut send: impl FnMut(&Packet<'_>)) {
         for one in &self.in_flight {

@@ -87,12 +87,18 @@ impl World {
         self.rest()?;
         self.rng = self.streams.ending();
         let stays_away = self.rng.chance(1, 2);
+        self.crash_and_start(stays_away)?;
+        self.rest()
+    }
+
+    /// A crash and the next start. `stays_away`: no client comes back for a long time.
+    fn crash_and_start(&mut self, stays_away: bool) -> Result<(), String> {
         self.crash(stays_away)?;
         self.start()?;
         if stays_away {
             self.silence()?;
         }
-        self.rest()
+        Ok(())
     }
 
     pub(super) const fn step(&self) -> u64 {
@@ -136,8 +142,8 @@ impl World {
             }
             988..996 => self.part(client),
             _ if self.rng.chance(1, 2) => {
-                self.crash(false)?;
-                self.start()
+                let stays_away = self.rng.chance(1, 8);
+                self.crash_and_start(stays_away)
             }
             _ => Ok(()),
         }

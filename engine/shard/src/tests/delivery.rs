@@ -290,3 +290,30 @@ fn an_unsubscribed_filter_delivers_no_more() {
     assert_eq!(net.payloads("s"), ["b"]);
     assert!(net.client("s").said.contains(&Said::UnsubAck(78)));
 }
+
+#[test]
+fn a_session_that_comes_back_gets_one_delivery_at_the_highest_qos() {
+    let mut net = Net::new(2);
+    let publisher = net.id_on("p", 0);
+    let (other, subscriber) = (net.id_on("o", 1), net.id_on("s", 1));
+    net.connect(&publisher, &CLEAN);
+    net.connect(&other, &CLEAN);
+    net.subscribe(&other, &[("t", QoS::AtMostOnce)]);
+    net.connect(&subscriber, &DURABLE);
+    net.subscribe(
+        &subscriber,
+        &[("t", QoS::AtMostOnce), ("+", QoS::AtLeastOnce)],
+    );
+    net.cut(&subscriber);
+    // It is routed while only the filter of the other one is online, and arrives afterwards.
+    net.frozen.push(0);
+    net.publish(&publisher, "t", "x", QoS::AtLeastOnce, 1);
+    net.begin_connect(&subscriber, &DURABLE);
+    net.settle();
+    net.frozen.clear();
+    net.settle();
+    let got = &net.client(&subscriber).got;
+    let levels: Vec<u8> = got.iter().map(|one| one.qos).collect();
+    assert_eq!(levels, [1]);
+    assert_eq!(net.payloads(&other), ["x"]);
+}

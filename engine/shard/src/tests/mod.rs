@@ -16,3 +16,4 @@ mod net;
 mod random;
 mod sessions;
 mod store;
+mod wills;
