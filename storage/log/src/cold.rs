@@ -94,6 +94,14 @@ impl ChunkCache {
         }
     }
 
+    /// Forgets what lies below the start of the log.
+    pub(crate) fn forget_below(&mut self, start: LogOffset) {
+        self.order.retain(|at| *at >= start);
+        let kept = self.chunks.split_off(&start);
+        self.chunks = kept;
+        self.bytes = self.chunks.values().map(|(bytes, _)| bytes.len()).sum();
+    }
+
     /// From `at` up to `end` or the end of the chunk at `base`, when that is there.
     fn piece(&self, base: LogOffset, at: LogOffset, end: LogOffset) -> Option<Bytes> {
         let (bytes, valid_upto) = self.chunks.get(&base)?;
@@ -119,8 +127,8 @@ impl<D: Disk> Log<D> {
     /// guess of its length in bytes (0: none), to fetch a large one with one read.
     ///
     /// # Errors
-    /// [`LogError::NoRecord`] when none begins there, [`LogError::Damaged`] when the bytes on disk
-    /// are not what was written.
+    /// [`LogError::Retired`] below the log's start, [`LogError::NoRecord`] when none begins there,
+    /// [`LogError::Damaged`] when the bytes on disk are not what was written.
     pub fn read(&self, at: LogOffset, len: usize) -> Result<Lookup<D::File>, LogError> {
         let found = self.record(at).map_or_else(|| self.read_at(at, len), Ok);
         match found {
@@ -131,7 +139,8 @@ impl<D: Disk> Log<D> {
     }
 
     /// The first record at or above `from` that begins below `upto` and below the durable
-    /// watermark. `from` is the begin or the end of a record, or an end that a log told.
+    /// watermark. `from` is the begin or the end of a record, or an end that a log told; one below
+    /// the log's start counts as that.
     ///
     /// # Errors
     /// [`LogError::Damaged`] when the bytes on disk are not what was written.
@@ -156,6 +165,10 @@ impl<D: Disk> Log<D> {
             buf.len(),
             chunk.len
         );
+        if chunk.at < self.start() {
+            // Retired while it was read; its file may be another segment by now.
+            return;
+        }
         let bytes = Bytes::from_owner(buf);
         let mut start = 0;
         while start < bytes.len() {
@@ -170,6 +183,10 @@ impl<D: Disk> Log<D> {
     }
 
     fn read_at(&self, at: LogOffset, len: usize) -> Result<Record, Stop<D::File>> {
+        let start = self.start();
+        if at < start {
+            return Err(LogError::Retired { at, start }.into());
+        }
         let segment = self.segment_of(at).ok_or(LogError::NoRecord { at })?;
         if at.plus(RECORD_HEADER_BYTES) > segment.end || !at.0.is_multiple_of(8) {
             return Err(LogError::NoRecord { at }.into());
@@ -198,7 +215,7 @@ impl<D: Disk> Log<D> {
     }
 
     fn scan_from(&self, from: LogOffset, upto: LogOffset) -> Result<Option<Record>, Stop<D::File>> {
-        let mut at = from;
+        let mut at = from.max(self.start());
         while at < upto {
             let found = self
                 .segment_of(at)

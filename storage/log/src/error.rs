@@ -54,6 +54,13 @@ pub enum LogError {
         /// The offset.
         at: LogOffset,
     },
+    /// The record at an offset is gone: the log's start has passed it.
+    Retired {
+        /// The offset.
+        at: LogOffset,
+        /// Where the log begins now.
+        start: LogOffset,
+    },
     /// The receiver of recovered records refused one.
     Refused {
         /// The record.
@@ -113,6 +120,10 @@ impl fmt::Display for LogError {
                 "the log ends at offset {end}, but everything below {expected} was durable"
             ),
             Self::NoRecord { at } => write!(f, "the log has no record at offset {at}"),
+            Self::Retired { at, start } => write!(
+                f,
+                "the record at offset {at} has been retired: the log begins at {start}"
+            ),
             Self::Refused { at, reason } => {
                 write!(f, "the record at offset {at} can't be replayed: {reason}")
             }

@@ -15,7 +15,7 @@
 //!
 //! Layers: [`Log`] appends and commits through a `DiskQueue`; recovery and inspection use blocking
 //! calls. This crate does not know what is in a record's body or state section, does not index,
-//! and retires no segments.
+//! and does not decide what is retired.
 
 mod address;
 mod batch;
@@ -30,6 +30,8 @@ mod options;
 mod prepare;
 mod record;
 mod recover;
+mod retire;
+mod root;
 mod segment;
 mod tail;
 mod walk;
@@ -46,3 +48,4 @@ pub use log::{Appended, Log, Progress};
 pub use options::{Durability, LogOptions};
 pub use record::{NewRecord, Queues, Record, RecordKind};
 pub use recover::RecoveryReport;
+pub use retire::SegmentInfo;

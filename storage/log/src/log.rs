@@ -23,6 +23,8 @@ use crate::limits::{
 };
 use crate::prepare::Preparation;
 use crate::record::{Place, parse};
+use crate::retire::{Retiring, Spare};
+use crate::root::RootState;
 use crate::segment::{Segment, SegmentHeader};
 use crate::tail::Tail;
 use crate::{Durability, LogError, LogId, LogOffset, LogOptions, NewRecord, Record};
@@ -67,16 +69,30 @@ pub struct Log<D: Disk> {
     /// Frames that are full and wait for their turn, in order.
     full: VecDeque<Batch>,
     flight: Option<Flight>,
+    pub(crate) root: RootState,
+    pub(crate) root_file: D::File,
+    pub(crate) retiring: Option<Retiring>,
+    /// Segments below the start whose files are still there.
+    pub(crate) retired: Vec<Segment<D::File>>,
+    pub(crate) spares: Vec<Spare>,
     preparation: Option<Preparation<D>>,
-    poisoned: Option<DiskError>,
+    pub(crate) poisoned: Option<DiskError>,
     marks: Marks,
     last_frame: Link,
     /// The segment that was written last, by index.
-    written_segment: usize,
+    pub(crate) written_segment: usize,
     /// Bytes of the last group: a good guess for the next.
     batch_bytes: usize,
     token: u64,
     due: Due,
+}
+
+/// What a log stands on, beside its segments.
+#[derive(Debug)]
+pub(crate) struct Base<F> {
+    pub(crate) root: RootState,
+    pub(crate) root_file: F,
+    pub(crate) spares: Vec<Spare>,
 }
 
 /// Where the next frame begins.
@@ -146,6 +162,7 @@ impl<D: Disk> Log<D> {
         options: LogOptions,
         segments: Vec<Segment<D::File>>,
         last_frame: Link,
+        base: Base<D::File>,
     ) -> Self {
         let segment = segments.len() - 1;
         let at = segments
@@ -166,6 +183,11 @@ impl<D: Disk> Log<D> {
             open: None,
             full: VecDeque::new(),
             flight: None,
+            root: base.root,
+            root_file: base.root_file,
+            retiring: None,
+            retired: Vec::new(),
+            spares: base.spares,
             preparation: None,
             poisoned: None,
             marks: Marks {
@@ -207,9 +229,13 @@ impl<D: Disk> Log<D> {
             "{unsynced} bytes are not durable"
         );
         self.make_room(len);
-        let nonce = self.segment_header(self.head.segment).nonce;
+        let head = self.head.segment;
+        let nonce = self.segment_header(head).nonce;
         let batch = self.open_batch();
         let appended = batch.push(record, len, nonce);
+        if let Some(segment) = self.segments.get_mut(head) {
+            segment.newest_stamp = segment.newest_stamp.max(record.stamp);
+        }
         self.marks.appended = appended.end;
         appended
     }
@@ -227,7 +253,7 @@ impl<D: Disk> Log<D> {
             return Err(self.poison(error));
         }
         if self.flight.is_none() {
-            self.start(queue);
+            self.start_next(queue);
         }
         Ok(())
     }
@@ -257,6 +283,8 @@ impl<D: Disk> Log<D> {
             .is_some_and(|next| next.owns(token))
         {
             self.prepared(result)
+        } else if self.owns_retiring(token) {
+            self.retirement_landed(result)
         } else {
             self.landed(token, result)
         };
@@ -444,12 +472,31 @@ impl<D: Disk> Log<D> {
         &self.segments[segment].header
     }
 
-    fn next_token(&mut self) -> u64 {
+    pub(crate) const fn head_segment(&self) -> usize {
+        self.head.segment
+    }
+
+    /// So many segments at the front are gone: all numbers of segments become lower.
+    pub(crate) fn renumber(&mut self, gone: usize) {
+        self.head.segment -= gone;
+        self.written_segment -= gone;
+        for batch in self.full.iter_mut().chain(&mut self.open) {
+            batch.segment -= gone;
+        }
+        if let Some(Flight::Write { segment, .. }) = &mut self.flight {
+            *segment -= gone;
+        }
+        if let Some(next) = &mut self.preparation {
+            next.segment -= gone;
+        }
+    }
+
+    pub(crate) fn next_token(&mut self) -> u64 {
         self.token += 1;
         self.token
     }
 
-    fn poison(&mut self, error: DiskError) -> LogError {
+    pub(crate) fn poison(&mut self, error: DiskError) -> LogError {
         self.poisoned = Some(error.clone());
         LogError::Poisoned(error)
     }

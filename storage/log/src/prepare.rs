@@ -9,6 +9,7 @@ use storage_io::{AlignedBuf, Disk, DiskError, DiskFile, DiskQueue, Done, Op};
 
 use crate::address::index;
 use crate::limits::FILL_BYTES;
+use crate::retire::Spare;
 use crate::segment::{SegmentHeader, prepare_name, segment_name};
 
 /// A segment on its way to readiness.
@@ -18,6 +19,8 @@ pub(crate) struct Preparation<D: Disk> {
     pub(crate) segment: usize,
     pub(crate) header: SegmentHeader,
     file: D::File,
+    /// The file's name until it is ready.
+    name: String,
     /// Bytes filled so far; the header's block too, so that writing it needs no space.
     filled: u64,
     stage: Stage,
@@ -37,6 +40,25 @@ enum Stage {
 }
 
 impl<D: Disk> Preparation<D> {
+    /// Makes the segment from a file that was one before: its header is all that is written.
+    pub(crate) fn again(
+        disk: &D,
+        segment: usize,
+        header: SegmentHeader,
+        spare: &Spare,
+    ) -> Result<Self, DiskError> {
+        Ok(Self {
+            segment,
+            header,
+            file: disk.open(&spare.name)?,
+            name: spare.name.clone(),
+            filled: header.size,
+            stage: Stage::Filling,
+            token: None,
+            zeroes: None,
+        })
+    }
+
     pub(crate) fn new(disk: &D, segment: usize, header: SegmentHeader) -> Result<Self, DiskError> {
         let name = prepare_name(header.base);
         let file = match disk.create(&name) {
@@ -48,6 +70,7 @@ impl<D: Disk> Preparation<D> {
             segment,
             header,
             file,
+            name,
             filled: 0,
             stage: Stage::Filling,
             token: None,
@@ -101,10 +124,7 @@ impl<D: Disk> Preparation<D> {
                 }
             }
             Stage::Heading => {
-                disk.rename(
-                    &prepare_name(self.header.base),
-                    &segment_name(self.header.base),
-                )?;
+                disk.rename(&self.name, &segment_name(self.header.base))?;
                 self.stage = Stage::Naming;
                 Op::SyncDir { file }
             }

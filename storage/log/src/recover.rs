@@ -13,9 +13,11 @@ use storage_io::{Disk, DiskError, DiskFile, ErrorKind, Operation, align_up};
 
 use crate::frame::Link;
 use crate::limits::RECOVERY_GAP_BYTES;
-use crate::log::first_segment;
+use crate::log::{Base, first_segment};
 use crate::prepare::make_ready;
 use crate::record::Mismatch;
+use crate::retire::adopt_spares;
+use crate::root::{RootState, open_root, read_root};
 use crate::segment::{Segment, SegmentHeader, segment_name};
 use crate::walk::{Frame, Walker, list_segments, open_segment};
 use crate::{Durability, Log, LogError, LogId, LogOffset, LogOptions, Record};
@@ -74,6 +76,14 @@ impl<D: Disk> Log<D> {
         remove_unfinished(&disk)?;
         let header = first_segment(log_id, &options, LogOffset(0), None);
         let file = make_ready(&disk, &header)?;
+        let base = Base {
+            root: RootState {
+                log_id,
+                ..RootState::default()
+            },
+            root_file: open_root(&disk)?,
+            spares: Vec::new(),
+        };
         let mut segment = Segment::planned(header);
         segment.file = Some(file);
         Ok(Self::open(
@@ -82,14 +92,16 @@ impl<D: Disk> Log<D> {
             options,
             vec![segment],
             Link::default(),
+            base,
         ))
     }
 
     /// Opens the log in `disk` and hands every record at or above `replay_from` to `sink`, in log
     /// order. A directory without segments becomes a new log.
     ///
-    /// `replay_from` is any offset that was durable. An earlier recovery makes all of its gap so,
-    /// up to [`RecoveryReport::next`]: no record was or will be there, hence nothing is missing.
+    /// `replay_from` is any offset that was durable; one below the log's start counts as that. An
+    /// earlier recovery makes all of its gap so, up to [`RecoveryReport::next`]: no record was or
+    /// will be there, hence nothing is missing.
     ///
     /// # Errors
     /// When the disk fails, durable bytes are damaged or missing, a segment has another format
@@ -105,8 +117,9 @@ impl<D: Disk> Log<D> {
         sink: &mut dyn FnMut(Record) -> Result<(), LogError>,
     ) -> Result<(Self, RecoveryReport), LogError> {
         options.check();
+        let root = read_root(&disk, log_id)?;
         let found = load_segments(&disk, log_id)?;
-        if found.is_empty() {
+        if found.is_empty() && root.start == LogOffset(0) {
             let log = Self::create(disk, log_id, options)?;
             let (end, next) = (LogOffset(0), log.appended());
             return Ok((
@@ -123,11 +136,13 @@ impl<D: Disk> Log<D> {
             .map(|segment| segment.header.limit())
             .max()
             .unwrap_or_default();
-        let chain = chain(&found)?;
-        let mut scan = Recovery::new(chain, replay_from);
+        let chain = chain(&found, root.start)?;
+        let replay_from = replay_from.max(root.start);
+        let mut scan = Recovery::new(chain, replay_from, root.start);
         scan.run(sink)?;
         let reached = scan.end;
         scan.drop_empty();
+        scan.date_segments()?;
         let end = scan.end;
         let expected = replay_from.max(options.known_end);
         if reached < expected && options.durability == Durability::Commit {
@@ -144,13 +159,20 @@ impl<D: Disk> Log<D> {
         let header = first_segment(log_id, &options, base, Some(end));
         remove_unfinished(&disk)?;
         let file = make_ready(&disk, &header)?;
+        let spares = adopt_spares(&disk, options.segment_bytes_max)?;
+        let root_file = open_root(&disk)?;
         remove_unused(&disk, &chain, base)?;
         report.segments = chain.len();
         chain.push(Segment {
             file: Some(file),
             ..Segment::planned(header)
         });
-        let log = Self::open(disk, log_id, options, chain, link);
+        let base = Base {
+            root,
+            root_file,
+            spares,
+        };
+        let log = Self::open(disk, log_id, options, chain, link, base);
         report.end = end;
         report.next = log.appended();
         Ok((log, report))
@@ -171,20 +193,22 @@ fn load_segments<D: Disk>(disk: &D, log_id: LogId) -> Result<Vec<Segment<D::File
 }
 
 /// The segments that make up the log: without those that an earlier recovery left unused. The end
-/// of each is set to where it must end, or to its limit when that is not known.
-fn chain<F: Clone>(found: &[Segment<F>]) -> Result<Vec<Segment<F>>, LogError> {
+/// of each is set to where it must end, or to its limit when that is not known. Those below the
+/// log's start are left out.
+fn chain<F: Clone>(found: &[Segment<F>], start: LogOffset) -> Result<Vec<Segment<F>>, LogError> {
     let mut chain: Vec<Segment<F>> = Vec::new();
-    for segment in found {
+    let in_use = found.iter().filter(|one| one.header.base >= start);
+    for segment in in_use {
         let header = &segment.header;
-        if let Some(end) = header.recovered {
+        if header.base == start {
+            // What came before has been retired.
+        } else if let Some(end) = header.recovered {
             chain.retain(|earlier| earlier.header.base < end);
             let last = chain.last_mut().filter(|last| end <= last.header.limit());
             let last = last.ok_or(LogError::MissingSegment { base: end })?;
             last.end = end;
         } else {
-            let expected = chain
-                .last()
-                .map_or(LogOffset(0), |last| last.header.limit());
+            let expected = chain.last().map_or(start, |last| last.header.limit());
             if header.base != expected {
                 return Err(LogError::MissingSegment { base: expected });
             }
@@ -192,6 +216,9 @@ fn chain<F: Clone>(found: &[Segment<F>]) -> Result<Vec<Segment<F>>, LogError> {
         let mut segment = segment.clone();
         segment.end = segment.header.limit();
         chain.push(segment);
+    }
+    if chain.is_empty() {
+        return Err(LogError::MissingSegment { base: start });
     }
     Ok(chain)
 }
@@ -225,6 +252,10 @@ fn remove_unused<D: Disk>(
 struct Recovery<F> {
     chain: Vec<Segment<F>>,
     replay_from: LogOffset,
+    /// Where the log begins.
+    start: LogOffset,
+    /// Segments before this one were not walked.
+    first: usize,
     /// The last frame, and where the next one is expected.
     link: Link,
     /// Whether `link` is known, so that the next frame must name it.
@@ -240,10 +271,12 @@ struct Stop {
 }
 
 impl<F: DiskFile> Recovery<F> {
-    fn new(chain: Vec<Segment<F>>, replay_from: LogOffset) -> Self {
+    fn new(chain: Vec<Segment<F>>, replay_from: LogOffset, start: LogOffset) -> Self {
         Self {
             chain,
             replay_from,
+            start,
+            first: 0,
             link: Link::default(),
             is_linked: false,
             end: LogOffset(0),
@@ -256,7 +289,8 @@ impl<F: DiskFile> Recovery<F> {
         sink: &mut dyn FnMut(Record) -> Result<(), LogError>,
     ) -> Result<(), LogError> {
         let first = self.first()?;
-        self.is_linked = first == 0;
+        self.first = first;
+        self.is_linked = first == 0 && self.start == LogOffset(0);
         for number in first..self.chain.len() {
             let Some(mut walker) = self.walker(number) else {
                 continue;
@@ -274,16 +308,41 @@ impl<F: DiskFile> Recovery<F> {
     }
 
     /// Leaves out segments that earlier recoveries have begun and nobody has written to, so that
-    /// restarts alone take no space.
+    /// restarts alone take no space. The first one stays: the root names it.
     fn drop_empty(&mut self) {
         self.chain.retain(|segment| segment.header.base < self.end);
-        while let Some(last) = self.chain.last()
+        while self.chain.len() > 1
+            && let Some(last) = self.chain.last()
             && let Some(end) = last.header.recovered
             && last.end == last.header.first_frame()
         {
             self.end = end;
             self.chain.pop();
         }
+    }
+
+    fn date(&mut self, number: usize, stamp: u64) {
+        if let Some(segment) = self.chain.get_mut(number) {
+            segment.newest_stamp = segment.newest_stamp.max(stamp);
+        }
+    }
+
+    /// The newest stamps of segments that were not walked: stamps grow, so the first one behind a
+    /// segment bounds all in it.
+    fn date_segments(&mut self) -> Result<(), LogError> {
+        for number in (0..self.first.min(self.chain.len())).rev() {
+            let frame = self.first_frame(number + 1)?;
+            let stamps = frame
+                .iter()
+                .flat_map(|one| one.records().map(|record| record.stamp));
+            let first = stamps.filter(|stamp| *stamp > 0).min();
+            let behind = self
+                .chain
+                .get(number + 1)
+                .map_or(0, |next| next.newest_stamp);
+            self.date(number, first.unwrap_or(behind));
+        }
+        Ok(())
     }
 
     /// The segment to begin with: the one that holds `replay_from`, or the one before when that
@@ -375,6 +434,7 @@ impl<F: DiskFile> Recovery<F> {
             self.is_linked = true;
             self.report.frames += 1;
             for record in frame.records() {
+                self.date(number, record.stamp);
                 if record.address.1 >= self.replay_from {
                     self.report.records += 1;
                     sink(record)?;

@@ -3,7 +3,8 @@
 //! The file `segment-<base in 16 hexadecimal digits>` holds the offsets from `base` to
 //! `base + size`: log offset = base + position. It is filled with zeroes and synced before its
 //! first frame is written, so that a commit changes no metadata of the file system; until then its
-//! name is `prepare-<base>`, and such files are removed at recovery. Position 0 holds a block of
+//! name is `prepare-<base>`, and such files are removed at recovery. One that was retired may
+//! become another segment; until then its name is `spare-<base>`. Position 0 holds a block of
 //! 4096 bytes: this header (little endian), then zeroes. The first frame is at position 4096.
 //!
 //! | offset | size | field |
@@ -122,6 +123,8 @@ pub(crate) struct Segment<F> {
     pub(crate) file: Option<F>,
     /// The end of what was written to it, so far or for ever.
     pub(crate) end: LogOffset,
+    /// The highest stamp of its records, or a bound above it; 0 when none is known.
+    pub(crate) newest_stamp: u64,
 }
 
 impl<F> Segment<F> {
@@ -130,7 +133,13 @@ impl<F> Segment<F> {
             header,
             file: None,
             end: header.first_frame(),
+            newest_stamp: 0,
         }
+    }
+
+    /// The name of its file, once it is in use.
+    pub(crate) fn name(&self) -> String {
+        segment_name(self.header.base)
     }
 
     /// The position of `at` in the file.
@@ -159,6 +168,11 @@ pub(crate) fn segment_name(base: LogOffset) -> String {
 /// The name of a segment that is being prepared.
 pub(crate) fn prepare_name(base: LogOffset) -> String {
     format!("prepare-{:016x}", base.0)
+}
+
+/// The name of a file that was the segment at `base` and may become another one.
+pub(crate) fn spare_name(base: LogOffset) -> String {
+    format!("spare-{:016x}", base.0)
 }
 
 /// The base in the name of a segment in use, `None` when it is the name of something else.

@@ -6,5 +6,6 @@ mod model;
 mod reading;
 mod real;
 mod recovery;
+mod retire;
 mod rig;
 mod writing;

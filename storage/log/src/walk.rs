@@ -1,7 +1,7 @@
 //! Walking the frames of one segment with blocking reads: for recovery and inspection.
 
 use bytes::Bytes;
-use storage_io::{ALIGN, Disk, DiskError, DiskFile, align_down};
+use storage_io::{ALIGN, Disk, DiskError, DiskFile, align_down, align_up};
 
 use crate::address::index;
 use crate::frame::{FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, add_record_crc};
@@ -95,11 +95,17 @@ impl<F: DiskFile> Walker<F> {
         Ok(None)
     }
 
-    /// Whether anything but zeroes lies at or above `at` in its block and the next one.
+    /// Whether a write that was cut short lies at `at`, as far as can be told: bytes that are not
+    /// zero behind it in its block, which the write before has filled, or a frame's header. (What
+    /// lies in the blocks behind may be of an earlier life of the file.)
     pub(crate) fn is_torn_at(&mut self, at: LogOffset) -> Result<bool, DiskError> {
-        let left = self.header.limit().since(at);
-        let bytes = self.bytes(self.position(at), left.min(2 * ALIGN))?;
-        Ok(bytes.iter().any(|byte| *byte != 0))
+        let rest = index(align_up(at.0) - at.0);
+        let bytes = self.bytes(self.position(at), rest)?;
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Ok(true);
+        }
+        let room = self.header.limit().since(at);
+        Ok(room >= FRAME_HEADER_BYTES && self.frame_header(at)?.is_ok())
     }
 
     fn position(&self, at: LogOffset) -> u64 {

@@ -13,7 +13,7 @@ use crate::{Durability, LogOffset};
 
 impl<D: Disk> Log<D> {
     /// Starts writing the next frame, or a sync that is due.
-    pub(super) fn start(&mut self, queue: &mut impl DiskQueue<D::File>) {
+    pub(super) fn start_next(&mut self, queue: &mut impl DiskQueue<D::File>) {
         let unsynced = self.marks.written.since(self.marks.synced) as u64;
         if unsynced >= self.options.unsynced_bytes_max / 2 {
             self.due.sync = true;
@@ -266,7 +266,11 @@ impl<D: Disk> Log<D> {
             return Ok(false);
         };
         let header = *self.segment_header(planned);
-        match Preparation::new(&self.disk, planned, header) {
+        let begun = match self.take_spare(header.size) {
+            Some(spare) => Preparation::again(&self.disk, planned, header, &spare),
+            None => Preparation::new(&self.disk, planned, header),
+        };
+        match begun {
             Ok(preparation) => {
                 self.preparation = Some(preparation);
                 Ok(true)

@@ -188,13 +188,16 @@ fn unused_and_unfinished_segments_are_removed() {
     let names = rig.disk.list().unwrap();
     assert_eq!(
         names.len(),
-        2,
-        "the second is being prepared or ready: {names:?}"
+        3,
+        "the start; the second is being prepared or ready: {names:?}"
     );
     rig.disk.create("prepare-00000000deadbeef").unwrap();
     let (log, report, _) = recover(&rig.disk, small_options(), LogOffset(0)).unwrap();
     let base = crate::segment::segment_name(LogOffset(log.appended().0 - 4096));
-    assert_eq!(rig.disk.list().unwrap(), [names[0].clone(), base]);
+    assert_eq!(
+        rig.disk.list().unwrap(),
+        [names[0].clone(), base, "start".to_owned()]
+    );
     assert_eq!(report.segments, 1);
 }
 
