@@ -19,6 +19,7 @@ use crate::limits::{
 use crate::manifest::Manifest;
 use crate::memtable::Memtable;
 use crate::merge::Merge;
+use crate::retire::Retiring;
 use crate::run::Run;
 use crate::run_file::RunId;
 use crate::{Entry, IndexError};
@@ -89,6 +90,7 @@ pub struct Index<D: Disk> {
     pub(crate) cache: PageCache,
     pub(crate) flushing: Option<Flush<D::File>>,
     pub(crate) merging: Option<Merge<D::File>>,
+    pub(crate) retiring: Retiring,
     /// Files that the manifest does not list any more, to be removed.
     pub(crate) unlisted: VecDeque<String>,
     /// No look for runs to join before there are so many.
@@ -203,7 +205,10 @@ impl<D: Disk> Index<D> {
             return Err(error.clone());
         }
         let is_joining = self.merging.as_ref().is_some_and(Merge::is_waiting);
-        if self.flushing.is_some() || is_joining {
+        if self.flushing.is_some() || is_joining || self.retiring.is_under_way() {
+            return Ok(());
+        }
+        if self.begin_retirement(queue) {
             return Ok(());
         }
         // The manifest lists so many runs and no more: then joining goes first.
@@ -270,6 +275,9 @@ impl<D: Disk> Index<D> {
         if joins.is_some_and(|merge| merge.waits_for(token)) {
             return self.complete_merge(completion.result);
         }
+        if self.retiring.waits_for(token) {
+            return self.complete_retirement(completion.result);
+        }
         let Some(flush) = self.flushing.take_if(|flush| flush.waits_for(token)) else {
             return Ok(());
         };
@@ -309,7 +317,7 @@ impl<D: Disk> Index<D> {
     pub fn flush_blocking(&mut self, durable: LogOffset) -> Result<(), IndexError> {
         let is_joining = self.merging.as_ref().is_some_and(Merge::is_waiting);
         assert!(
-            self.flushing.is_none() && !is_joining,
+            self.flushing.is_none() && !is_joining && !self.retiring.is_under_way(),
             "an operation is under way"
         );
         let mut queue = InlineQueue::new(self.disk.clone());
@@ -326,7 +334,8 @@ impl<D: Disk> Index<D> {
     }
 
     fn is_idle(&self) -> bool {
-        self.flushing.is_none() && self.merging.is_none() && self.unlisted.is_empty()
+        let is_busy = self.flushing.is_some() || self.merging.is_some();
+        !is_busy && self.unlisted.is_empty() && self.retiring.is_idle()
     }
 
     /// What the last flush ran out of, space or descriptors: no other is begun before
@@ -350,7 +359,8 @@ impl<D: Disk> Index<D> {
     /// Every entry of a record below is in a run: the replay begins here.
     #[must_use]
     pub fn indexed_upto(&self) -> LogOffset {
-        self.runs.last().map_or(LogOffset(0), |run| run.id.high)
+        let start = self.manifest.state.start;
+        self.runs.last().map_or(start, |run| run.id.high.max(start))
     }
 
     /// So many memtables wait for their flush that nothing should be appended: a replay calls
@@ -388,7 +398,7 @@ impl<D: Disk> Index<D> {
     }
 
     /// Where the range of the active memtable begins.
-    fn low(&self) -> LogOffset {
+    pub(crate) fn low(&self) -> LogOffset {
         self.frozen
             .back()
             .map_or_else(|| self.indexed_upto(), |last| last.high)

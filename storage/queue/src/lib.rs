@@ -9,6 +9,8 @@
 //! Invariants:
 //! - The index is derived: the log can always rebuild it, wholly or from any offset on. Nothing
 //!   here is acknowledged to anybody.
+//! - A run whose range the log's start has passed is removed, whole; entries below the start are
+//!   never seen again.
 //! - The listed runs tile the log from its start to [`Index::indexed_upto`], without gap or
 //!   overlap; a run is listed only after it is durable, and only with entries whose records are.
 //! - Every page, header, fence and footer has a checksum; what fails it is named with file and
@@ -37,6 +39,7 @@ mod memtable;
 mod merge;
 mod open;
 mod page;
+mod retire;
 mod run;
 mod run_file;
 

@@ -21,6 +21,7 @@ impl<D: Disk> Index<D> {
         max: usize,
     ) -> Result<Lookup<D::File, LogOffset>, IndexError> {
         let max = max.clamp(1, READ_ENTRIES_MAX);
+        let from = from.max(self.start());
         if from >= upto {
             return Ok(Lookup::Ready(Found {
                 entries: Vec::new(),
@@ -75,11 +76,34 @@ impl<D: Disk> Index<D> {
     }
 
     /// The entries of a queue from a queue offset on, at most `max` (and [`READ_ENTRIES_MAX`]) of
-    /// them, durable or not. There are no more when none is returned.
+    /// them, durable or not. There are no more when none is returned; the first one may lie higher
+    /// than asked for when the log's start has passed others.
     ///
     /// # Errors
     /// When a page in memory is not sound.
     pub fn read_by_offset(
+        &mut self,
+        queue: QueueId,
+        from: u64,
+        max: usize,
+    ) -> Result<Lookup<D::File, u64>, IndexError> {
+        let mut from = from;
+        loop {
+            let mut found = self.read_from_offset(queue, from, max)?;
+            let Lookup::Ready(ready) = &mut found else {
+                return Ok(found);
+            };
+            let any = !ready.entries.is_empty();
+            ready.entries.retain(|entry| entry.at >= self.start());
+            if !any || !ready.entries.is_empty() {
+                return Ok(found);
+            }
+            // All of these are below the start of the log; others may follow.
+            from = ready.next;
+        }
+    }
+
+    fn read_from_offset(
         &mut self,
         queue: QueueId,
         from: u64,

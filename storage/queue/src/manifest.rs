@@ -14,11 +14,15 @@ pub(crate) const FILE_NAME: &str = "manifest";
 const NEW_FILE_NAME: &str = "manifest.new";
 
 /// The version that this build writes.
-pub(crate) const FORMAT_VERSION: u16 = 1;
+pub(crate) const FORMAT_VERSION: u16 = 2;
+
+/// The version before, without the start of the log: it is read, too.
+const OLD_VERSION: u16 = 1;
 
 const MAGIC: [u8; 8] = *b"CLQ-MAN\n";
 const SLOT_BYTES: usize = 64 << 10;
-const HEADER_BYTES: usize = 40;
+const HEADER_BYTES: usize = 48;
+const OLD_HEADER_BYTES: usize = 40;
 const LISTED_BYTES: usize = 40;
 const SUM_BYTES: usize = 4;
 const _: () = assert!(HEADER_BYTES + RUNS_MAX * LISTED_BYTES + SUM_BYTES <= SLOT_BYTES);
@@ -37,6 +41,8 @@ pub(crate) struct State {
     pub(crate) log: LogId,
     pub(crate) sequence: u64,
     pub(crate) next_generation: u64,
+    /// Where the log begins: entries below are gone.
+    pub(crate) start: LogOffset,
     pub(crate) runs: Vec<Listed>,
 }
 
@@ -46,6 +52,7 @@ impl State {
             log,
             sequence: 0,
             next_generation: 1,
+            start: LogOffset(0),
             runs: Vec::new(),
         }
     }
@@ -63,6 +70,7 @@ impl State {
         out.extend_from_slice(&low_u32(number(self.runs.len())).to_le_bytes());
         out.extend_from_slice(&self.sequence.to_le_bytes());
         out.extend_from_slice(&self.next_generation.to_le_bytes());
+        out.extend_from_slice(&self.start.0.to_le_bytes());
         for run in &self.runs {
             out.extend_from_slice(&run.id.low.0.to_le_bytes());
             out.extend_from_slice(&run.id.high.0.to_le_bytes());
@@ -113,15 +121,19 @@ fn decode_state(slot: &[u8]) -> Option<Slot> {
     if magic != MAGIC || sum.u32()? != checksum(0, summed) {
         return None;
     }
-    if version != FORMAT_VERSION {
+    if version != FORMAT_VERSION && version != OLD_VERSION {
         return Some(Slot::Version(version));
     }
     let (sequence, next_generation) = (fields.u64()?, fields.u64()?);
-    if count > RUNS_MAX || len != HEADER_BYTES + count * LISTED_BYTES + SUM_BYTES {
+    let (start, header_bytes) = match version {
+        OLD_VERSION => (LogOffset(0), OLD_HEADER_BYTES),
+        _ => (LogOffset(fields.u64()?), HEADER_BYTES),
+    };
+    if count > RUNS_MAX || len != header_bytes + count * LISTED_BYTES + SUM_BYTES {
         return None;
     }
     let mut runs: Vec<Listed> = Vec::with_capacity(count);
-    let mut reached = LogOffset(0);
+    let mut reached = None;
     for _ in 0..count {
         let (low, high) = (LogOffset(fields.u64()?), LogOffset(fields.u64()?));
         let id = RunId {
@@ -136,17 +148,19 @@ fn decode_state(slot: &[u8]) -> Option<Slot> {
             footer_sum: fields.u32()?,
         };
         fields.u32()?;
-        // The runs tile the log from its start on.
-        if low != reached || high <= low {
+        // The runs tile the log from its start on, in which the first one may begin earlier.
+        let follows = reached.map_or(low <= start && start < high, |end| end == low);
+        if !follows || high <= low {
             return None;
         }
-        reached = high;
+        reached = Some(high);
         runs.push(run);
     }
     Some(Slot::State(State {
         log,
         sequence,
         next_generation,
+        start,
         runs,
     }))
 }

@@ -195,6 +195,11 @@ impl Memtable {
         Some(start)
     }
 
+    /// Whether a queue has entries here.
+    pub(crate) fn holds(&self, queue: QueueId) -> bool {
+        self.slots_of.contains_key(&queue.0)
+    }
+
     /// How many queues have entries here.
     pub(crate) const fn queues(&self) -> usize {
         self.slots.len()

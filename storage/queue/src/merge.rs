@@ -94,6 +94,15 @@ impl<F: DiskFile> Merge<F> {
         }
     }
 
+    /// So many runs at the front are gone. False: one of them was to be joined.
+    pub(crate) fn renumber(&mut self, gone: usize) -> bool {
+        let is_whole = self.inputs.start >= gone;
+        if is_whole {
+            self.inputs = self.inputs.start - gone..self.inputs.end - gone;
+        }
+        is_whole
+    }
+
     /// The file that is being written.
     pub(crate) fn file_name(&self) -> String {
         self.id.file_name()

@@ -13,6 +13,7 @@ use crate::flush::FIRST_TOKEN;
 use crate::groups::Bounds;
 use crate::manifest::{self, Manifest, State};
 use crate::memtable::Memtable;
+use crate::retire::Retiring;
 use crate::run::Run;
 use crate::run_file::generation_of;
 use crate::{Counters, Index, IndexError, Options};
@@ -53,9 +54,8 @@ impl<D: Disk> Index<D> {
             next.extend(ends);
         }
         keep_runs(&disk, &mut manifest, runs.len())?;
-        let last = runs
-            .last()
-            .map_or(LogOffset(0), |run: &Run<D::File>| run.id.high);
+        let start = manifest.state.start;
+        let last = runs.last().map_or(start, |run: &Run<D::File>| run.id.high);
         let mut index = Self {
             cache: PageCache::new(options.cache_pages),
             disk,
@@ -70,6 +70,7 @@ impl<D: Disk> Index<D> {
             passed: None,
             flushing: None,
             merging: None,
+            retiring: Retiring::default(),
             unlisted: VecDeque::new(),
             join_from: 0,
             owed: 0,

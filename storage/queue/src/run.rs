@@ -268,6 +268,11 @@ impl<F: DiskFile> Run<F> {
         verified.map_err(|reason| self.id.damaged_page(page, reason))
     }
 
+    /// Whether a queue may have entries here; some that have none may, too.
+    pub(crate) fn may_hold(&self, queue: QueueId) -> bool {
+        self.filter.may_hold(queue)
+    }
+
     /// Whether a token of a page is one of this run's; then the page.
     pub(crate) fn page_of(&self, token: u64) -> Option<u32> {
         let page = u32::try_from(token & u64::from(u32::MAX)).ok()?;

@@ -197,14 +197,14 @@ fn another_log_or_version_is_refused() {
         "{error}"
     );
 
-    let reseal = |bytes: &mut [u8], from: usize, len: usize| {
-        bytes[from + 8] = 2;
+    let reseal = |bytes: &mut [u8], from: usize, len: usize, version: u8| {
+        bytes[from + 8] = version;
         let sum = crc32fast::hash(&bytes[from..from + len - 4]);
         bytes[from + len - 4..from + len].copy_from_slice(&sum.to_le_bytes());
     };
     model
         .disk
-        .rot(&runs[0], &mut |bytes| reseal(bytes, 0, 4096));
+        .rot(&runs[0], &mut |bytes| reseal(bytes, 0, 4096, 2));
     let error = Index::open(model.disk.clone(), LOG, options()).unwrap_err();
     let file = runs[0].clone();
     assert_eq!(
@@ -219,7 +219,7 @@ fn another_log_or_version_is_refused() {
     model.disk.rot("manifest", &mut |bytes| {
         for slot in [0, 65536] {
             let len = u32::from_le_bytes(bytes[slot + 16..slot + 20].try_into().unwrap());
-            reseal(bytes, slot, len as usize);
+            reseal(bytes, slot, len as usize, 3);
         }
     });
     let error = Index::open(model.disk.clone(), LOG, options()).unwrap_err();
@@ -228,8 +228,8 @@ fn another_log_or_version_is_refused() {
         error,
         IndexError::Format {
             file,
-            found: 2,
-            expected: 1
+            found: 3,
+            expected: 2
         }
     );
     let opened = Index::rebuild(model.disk, LOG, options()).unwrap();

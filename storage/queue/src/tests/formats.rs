@@ -59,6 +59,22 @@ fn golden_files() {
     let slots = disk.contents("manifest").unwrap();
     let slots: Vec<_> = slots.chunks(65536).map(hex).collect();
     assert_eq!(slots, GOLDEN_MANIFEST);
+    drop(index);
+
+    // Version 1 of the manifest, with the same run: it is read.
+    let mut old =
+        b"CLQ-MAN\n\x01\0\0\0\x03\0\0\0\x54\0\0\0\x01\0\0\0\x01\0\0\0\0\0\0\0\x02".to_vec();
+    old.extend_from_slice(&[0; 15]);
+    old.extend_from_slice(b"\x91\x11\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\x40\0\0\0\0\0\0");
+    old.extend_from_slice(b"\x0c\x90\xe4\x7d\0\0\0\0\x74\x3c\xbf\x2d");
+    disk.rot("manifest", &mut |bytes| {
+        bytes[65536..].fill(0);
+        bytes[65536..65536 + old.len()].copy_from_slice(&old);
+    });
+    let opened = Index::open(disk, LogId(3), options()).unwrap();
+    assert_eq!(opened.damage, []);
+    assert_eq!(opened.index.indexed_upto(), LogOffset(0x1191));
+    assert_eq!(opened.index.start(), LogOffset(0));
 }
 
 const GOLDEN_RUN: [&str; 4] = [
@@ -69,8 +85,8 @@ const GOLDEN_RUN: [&str; 4] = [
 ];
 const GOLDEN_MANIFEST: [&str; 2] = [
     "(65536)",
-    "434c512d4d414e0a0100000003000000540000000100000001(7)02(15)9111(6)01(8)40(6)0c90e47d(4)\
-     743cbf2d(65452)",
+    "434c512d4d414e0a02000000030000005c0000000100000001(7)02(23)9111(6)01(8)40(6)0c90e47d(4)\
+     1ffbc163(65444)",
 ];
 
 /// Distance of the queue, queue offset, and (distance, size, tag) of every entry.

@@ -44,6 +44,8 @@ pub(super) struct Model {
     entries: BTreeMap<u64, Vec<Entry>>,
     end: u64,
     durable: u64,
+    /// Where the log begins, durably; the index may not know yet.
+    start: u64,
 }
 
 impl Model {
@@ -69,6 +71,7 @@ impl Model {
             entries,
             end: 4096,
             durable: 4096,
+            start: 0,
         }
     }
 
@@ -115,6 +118,25 @@ impl Model {
         self.records.push((at, self.end, record));
     }
 
+    /// The log's start moves to some record that is durable.
+    pub(super) fn retire(&mut self) {
+        let durable = self
+            .records
+            .partition_point(|(_, end, _)| *end <= self.durable);
+        if durable > 0 {
+            let (at, ..) = self.records[self.rng.index(durable)];
+            self.start = self.start.max(at);
+            self.index.retire(LogOffset(self.start));
+        }
+    }
+
+    /// What a queue has above the start that the index knows.
+    fn visible(&self, queue: QueueId) -> Vec<Entry> {
+        let start = self.index.start();
+        let list = self.entries.get(&queue.0).into_iter().flatten();
+        list.filter(|entry| entry.at >= start).copied().collect()
+    }
+
     pub(super) fn sync(&mut self) {
         self.durable = self.end;
     }
@@ -154,7 +176,8 @@ impl Model {
         self.freeze();
         for _ in 0..10_000 {
             self.turn().unwrap();
-            if self.index.counters().memtables_frozen == 0 {
+            let is_retired = self.index.start().0 >= self.start;
+            if self.index.counters().memtables_frozen == 0 && is_retired {
                 assert_eq!(self.index.counters().entries_in_memory, 0);
                 return;
             }
@@ -173,7 +196,7 @@ impl Model {
             _ => self.rng.below(QUEUES * 3 + 1),
         });
         let max = 1 + self.rng.index(50);
-        let list = self.entries.get(&queue.0).cloned().unwrap_or_default();
+        let list = self.visible(queue);
         if self.rng.chance(1, 2) {
             let from = LogOffset(self.rng.below(self.end + 100));
             let upto = LogOffset(self.rng.below(self.end + 100));
@@ -299,6 +322,8 @@ impl Model {
         self.index = index;
         let from = self.index.truncate_above(LogOffset(self.end)).unwrap();
         self.index.bounds = self.bounds;
+        self.index.retire_blocking(LogOffset(self.start)).unwrap();
+        let from = from.max(self.index.start());
         assert!(
             from <= LogOffset(self.end),
             "{from} is above the end {}",
@@ -307,24 +332,31 @@ impl Model {
         // A replay may begin earlier, as another part of the store may need it.
         let earlier = from.0 - from.0.min(self.rng.below(2000));
         for (at, _, record) in &self.records {
-            if *at >= earlier {
+            if *at >= earlier.max(self.start) {
                 self.index.append(record).unwrap();
                 if self.index.is_full() {
                     self.index.flush_blocking(LogOffset(self.durable)).unwrap();
                 }
             }
         }
+        // Whoever names the queues knows how far their offsets were given out.
+        for (queue, list) in &self.entries {
+            let next = list.last().map_or(0, |entry| entry.queue_offset + 1);
+            self.index.raise_next_offset(QueueId(*queue), next);
+        }
         damage
     }
 
     /// Every queue, whole.
     pub(super) fn check(&mut self) {
-        for (queue, list) in self.entries.clone() {
+        for (queue, all) in self.entries.clone() {
             let queue = QueueId(queue);
+            let list = self.visible(queue);
+            assert!(list.is_empty() || self.index.may_hold(queue));
             let upto = LogOffset(self.end);
             assert_eq!(self.all(queue, LogOffset(0), upto, usize::MAX), list);
             assert_eq!(self.all_by_offset(queue, 0, usize::MAX), list);
-            let next = list.last().map_or(0, |entry| entry.queue_offset + 1);
+            let next = all.last().map_or(0, |entry| entry.queue_offset + 1);
             assert_eq!(self.index.next_offset(queue), next);
         }
         let absent = QueueId(u64::MAX);
@@ -340,6 +372,7 @@ enum Step {
     Turn(u8),
     Freeze,
     LookUp(u8),
+    Retire,
     Crash,
 }
 
@@ -350,6 +383,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (1_u8..20).prop_map(Step::Turn),
         1 => Just(Step::Freeze),
         3 => (1_u8..8).prop_map(Step::LookUp),
+        1 => Just(Step::Retire),
         1 => Just(Step::Crash),
     ];
     prop::collection::vec(step, 1..60)
@@ -368,12 +402,16 @@ proptest! {
                 Step::Turn(count) => (0..count).for_each(|_| model.turn().unwrap()),
                 Step::Freeze => model.freeze(),
                 Step::LookUp(count) => (0..count).for_each(|_| model.look_up()),
+                Step::Retire => model.retire(),
                 Step::Crash => model.crash(),
             }
         }
         model.check();
         model.settle();
         model.check();
+        let start = model.start;
+        let runs = model.index.runs.iter().map(|run| run.id.high.0);
+        prop_assert!(runs.min().is_none_or(|high| high > start), "a run outlives its range");
         let replayed = model.index.counters();
         prop_assert_eq!(model.restart(), []);
         model.check();
