@@ -325,6 +325,27 @@ impl History {
             .collect()
     }
 
+    /// Whether the node must hold a session of this client, all connections being closed.
+    #[must_use]
+    pub fn has_session(&self, client: ClientNumber) -> bool {
+        let session = self.sessions.get(&client);
+        session.is_some_and(|session| session.is_present())
+    }
+
+    /// To be called with the filters, and the QoS granted, that the node has stored for a client
+    /// that waits for no answer.
+    ///
+    /// # Errors
+    /// A subscription is missing, has another QoS, or was never asked for.
+    pub fn check_subscriptions(
+        &self,
+        client: ClientNumber,
+        stored: &BTreeMap<String, u8>,
+    ) -> Result<(), Violation> {
+        let session = self.sessions.get(&client);
+        session.map_or(Ok(()), |session| session.check_stored(client, stored))
+    }
+
     fn session(&mut self, client: ClientNumber) -> &mut Session {
         self.sessions.entry(client).or_default()
     }

@@ -14,6 +14,7 @@
 //! is [shrunk](shrink()) to a short run of few clients that fails in the same way.
 
 mod actor;
+mod leaks;
 mod link;
 mod node;
 mod outbox;

@@ -40,6 +40,14 @@ counters! {
     Gauge retained,
     /// Publications that wait to be durable.
     Gauge pending,
+    /// Answers that wait for their record to be durable.
+    Gauge waits,
+    /// Reads of logs under way.
+    Gauge reads,
+    /// SUBSCRIBE packets and sessions that wait until every shard routes by them.
+    Gauge barriers,
+    /// Timers.
+    Gauge timers,
     /// Routing version.
     Gauge routing_version,
     /// CONNECT packets accepted.

@@ -8,6 +8,7 @@ use engine_session::{Subscription, is_wildcard};
 use engine_topic::{Change, FilterId};
 use foldhash::fast::FixedState;
 
+use crate::census::Census;
 use crate::port::ShardId;
 
 /// How many sessions of this shard want a filter.
@@ -92,6 +93,12 @@ impl Interest {
         }
         let after = (wanted.online > 0, wanted.queue > 0);
         (before != after).then(|| self.change(filter, wanted))
+    }
+
+    pub(crate) fn count(&self, census: &mut Census) {
+        census.wanted_filters = self.wanted.len();
+        census.online_filters = self.members.len();
+        census.members = self.members.values().map(Vec::len).sum();
     }
 
     /// All filters with their present state.

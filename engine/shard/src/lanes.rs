@@ -46,6 +46,11 @@ impl Lane {
         self.outbox.len()
     }
 
+    /// Publications in it, and their bytes.
+    pub(crate) const fn load(&self) -> (usize, usize) {
+        (self.events, self.bytes)
+    }
+
     /// Queues a publication; returns whether it took its place.
     pub(crate) fn push_event(
         &mut self,
@@ -187,6 +192,11 @@ impl Ring {
             bytes: 0,
             start,
         }
+    }
+
+    /// Publications in it, and their bytes.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        (self.events.len(), self.bytes)
     }
 
     pub(crate) const fn start(&self) -> LogOffset {

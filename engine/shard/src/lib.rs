@@ -23,6 +23,7 @@
 mod acknowledge;
 mod barrier;
 mod catch_up;
+mod census;
 mod client;
 mod config;
 mod connect;
@@ -52,6 +53,7 @@ mod wheel;
 #[cfg(test)]
 mod tests;
 
+pub use census::Census;
 pub use config::{NAME_BYTES_MAX, ShardConfig, home_shard};
 pub use counters::{Counters, Kind};
 pub use engine_session::{Address, LogId, LogOffset, Message, Now};

@@ -38,6 +38,10 @@ impl Reads {
         self.next
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+
     fn close(&mut self, token: u64) -> Option<Purpose> {
         let purpose = self.open.remove(&token)?;
         self.catch_up -= usize::from(matches!(purpose, Purpose::CatchUp(..)));

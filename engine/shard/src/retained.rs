@@ -36,6 +36,11 @@ impl RetainedTable {
         self.live
     }
 
+    /// Reads that wait for their cuts.
+    pub(crate) const fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// That shard has sent retained publications.
     pub(crate) const fn owe(&mut self, shard: ShardId) {
         self.owed |= 1 << shard.0;

@@ -339,6 +339,10 @@ impl Shard {
             self.flush_changes(store);
         }
         self.counters.pending = self.pending.len() as u64;
+        self.counters.waits = self.waits.len() as u64;
+        self.counters.reads = self.reads.len() as u64;
+        self.counters.barriers = self.barriers.len() as u64;
+        self.counters.timers = self.timers.len() as u64;
     }
 
     /// Whether sockets may be read: false while bounds are reached.

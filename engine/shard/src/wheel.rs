@@ -27,6 +27,10 @@ impl<T> Wheel<T> {
         &mut self.slots[(tick % SLOTS) as usize]
     }
 
+    pub(crate) const fn len(&self) -> usize {
+        self.count
+    }
+
     /// Arms a timer.
     pub(crate) fn arm(&mut self, deadline_ms: u64, timer: T) {
         let tick = deadline_ms.div_ceil(SLOT_MS).max(self.tick + 1);

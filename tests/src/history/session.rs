@@ -244,6 +244,38 @@ impl Session {
         Ok(())
     }
 
+    pub(super) fn is_present(&self) -> bool {
+        self.presence == Presence::Present
+    }
+
+    /// What the node has stored is what was granted, or may have been.
+    pub(super) fn check_stored(
+        &self,
+        client: ClientNumber,
+        stored: &BTreeMap<String, u8>,
+    ) -> Result<(), Violation> {
+        let wrong = |filter: &str| Violation::SubscriptionWrong {
+            client,
+            filter: filter.to_owned(),
+            stored: stored.get(filter).copied(),
+        };
+        if self.durable {
+            for one in self
+                .subscriptions
+                .iter()
+                .filter(|one| one.settled.is_some())
+            {
+                if stored.get(&one.filter) != Some(&one.granted) {
+                    return Err(wrong(&one.filter));
+                }
+            }
+        }
+        let mut filters = stored.iter();
+        let stray =
+            filters.find(|(filter, qos)| self.asked.get(*filter).is_none_or(|most| *qos > most));
+        stray.map_or(Ok(()), |(filter, _)| Err(wrong(filter)))
+    }
+
     fn is_first(&self, message: MessageId) -> bool {
         self.delivered
             .get(&message)

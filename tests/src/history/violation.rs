@@ -75,6 +75,11 @@ pub enum Violation {
         filter: String,
         acknowledged: bool,
     },
+    SubscriptionWrong {
+        client: ClientNumber,
+        filter: String,
+        stored: Option<u8>,
+    },
     LostByCrash {
         message: MessageId,
         acknowledged: bool,
@@ -112,6 +117,7 @@ impl Violation {
             Self::ExtraCopy { .. } => "extra copy",
             Self::OutOfOrder { .. } => "out of order",
             Self::Missing { .. } => "missing",
+            Self::SubscriptionWrong { .. } => "subscription",
             Self::LostByCrash { .. } => "lost by crash",
             Self::RetainedStale { .. } => "stale",
             Self::RemovedWill { .. } | Self::RemovedWillPublished { .. } => "removed will",
@@ -232,6 +238,15 @@ impl fmt::Display for Violation {
                      filter {filter}"
                 )
             }
+            Self::SubscriptionWrong {
+                client,
+                filter,
+                stored,
+            } => write!(
+                f,
+                "client {}: its subscription {filter} is stored with QoS {stored:?}",
+                client.0
+            ),
             Self::LostByCrash {
                 message,
                 acknowledged,

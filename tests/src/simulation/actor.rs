@@ -62,6 +62,8 @@ pub(super) struct Actor {
     is_durable: bool,
     pub(super) connection: Option<ConnectionId>,
     pub(super) is_open: bool,
+    /// Its last session has begun.
+    is_ending: bool,
     /// A clean start was asked for and not answered: the next CONNECT has to ask again.
     owes_clean_start: bool,
     /// The session of this connection ends with it, and so does what the client keeps of it.
@@ -96,6 +98,7 @@ impl Actor {
             is_durable,
             connection: None,
             is_open: false,
+            is_ending: false,
             owes_clean_start: !is_durable,
             ends_with_connection: !is_durable,
             is_leaving: false,
@@ -212,6 +215,12 @@ impl Actor {
             _ => {}
         }
         Ok(bytes)
+    }
+
+    /// The next session starts clean and ends with its connection; that one has a will.
+    pub(super) const fn end_session(&mut self) {
+        self.is_durable = false;
+        self.is_ending = true;
     }
 
     /// Says good-bye.
@@ -583,7 +592,7 @@ impl Actor {
     }
 
     fn new_will(&mut self, stage: &mut Stage<'_>) -> Result<Option<Outgoing>, String> {
-        if stage.at_rest || !self.rng.chance(1, 4) {
+        if !self.is_ending && (stage.at_rest || !self.rng.chance(1, 4)) {
             return Ok(None);
         }
         let (message, qos) = (self.new_message(), pick_qos(&mut self.rng));

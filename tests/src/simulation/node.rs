@@ -2,15 +2,16 @@
 //! knows which glue joins machine and storage.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use engine_server::node::{CoreError, NodeOptions, ShardCore, open_node};
-use engine_shard::{ConnectionId, MeshBatch, Now, ShardId, Transmit};
+use engine_shard::{Census, ConnectionId, MeshBatch, Now, ShardConfig, ShardId, Transmit};
 use storage_io::sim::{Rng, SimDisk, SimFile, SimQueue};
 use storage_io::{Completion, Disk, DiskQueue, Op};
 use storage_log::{Finding, RecordKind, inspect};
 
+use super::leaks::check_bounds;
 use crate::history::{MessageId, message_id};
 
 /// Batches that a ring between two shards holds.
@@ -30,6 +31,21 @@ impl DiskQueue<SimFile> for SharedQueue {
     }
 }
 
+/// Rows of the state stores, by table: keys and values.
+pub(super) type Rows = BTreeMap<u8, Vec<(Vec<u8>, Vec<u8>)>>;
+
+/// Bounds that a few clients reach.
+fn tune(config: &mut ShardConfig) {
+    config.inflight_max = 8;
+    config.receive_max = 16;
+    config.output_bytes_max = 2048;
+    config.held_bytes_max = 512;
+    config.ring_events_max = 32;
+    config.lane_events_max = 6;
+    config.reads_max = 4;
+    config.pending_max = 24;
+}
+
 struct Seat {
     core: ShardCore<SimDisk, SharedQueue>,
     queue: SharedQueue,
@@ -40,6 +56,8 @@ struct Seat {
 /// See the module.
 pub(super) struct Node {
     seats: Vec<Seat>,
+    /// As every shard has it.
+    config: ShardConfig,
 }
 
 impl Node {
@@ -55,13 +73,7 @@ impl Node {
         options.index.cache_pages = 64;
         options.state.cache_bytes = 1 << 20;
         options.state.batch_bytes_min = 4 << 10;
-        options.tune = |config| {
-            config.inflight_max = 8;
-            config.output_bytes_max = 2048;
-            config.ring_events_max = 32;
-            config.lane_events_max = 6;
-            config.reads_max = 4;
-        };
+        options.tune = tune;
         let opened = open_node(disk, &options, now, None).map_err(|error| error.to_string())?;
         let seats = opened.shards.into_iter().map(|parts| {
             let queue = SharedQueue::default();
@@ -69,9 +81,40 @@ impl Node {
             let rings = (0..shards).map(|_| VecDeque::new()).collect();
             Seat { core, queue, rings }
         });
+        let mut config = ShardConfig::new(ShardId(0), shards, 0, seed);
+        tune(&mut config);
         Ok(Self {
             seats: seats.collect(),
+            config,
         })
+    }
+
+    /// What every shard holds.
+    pub(super) fn censuses(&self) -> Vec<Census> {
+        let censuses = self.seats.iter().map(|seat| seat.core.shard().census());
+        censuses.collect()
+    }
+
+    /// The bounds of one shard.
+    pub(super) fn check_bounds(&self, shard: usize) -> Result<(), String> {
+        let seat = self.seats.get(shard);
+        seat.map_or(Ok(()), |seat| {
+            check_bounds(&seat.core.shard().census(), &self.config)
+        })
+    }
+
+    /// All rows of the state stores.
+    pub(super) fn rows(&self) -> Result<Rows, String> {
+        let mut rows = Rows::new();
+        for seat in &self.seats {
+            let (_, _, state) = seat.core.store().parts();
+            for row in state.scan_all().map_err(|error| error.to_string())? {
+                let row = row.map_err(|error| error.to_string())?;
+                let table = rows.entry(row.table).or_default();
+                table.push((row.key, row.value));
+            }
+        }
+        Ok(rows)
     }
 
     /// Moves one operation of a shard's disk.

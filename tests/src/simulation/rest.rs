@@ -40,7 +40,7 @@ impl World {
         Ok(())
     }
 
-    fn drain(&mut self) -> Result<(), String> {
+    pub(super) fn drain(&mut self) -> Result<(), String> {
         let mut quiet = 0;
         for _ in 0..ROUNDS_MAX {
             self.round()?;
@@ -75,7 +75,7 @@ impl World {
         Ok(())
     }
 
-    fn node_round(&mut self) -> Result<(), String> {
+    pub(super) fn node_round(&mut self) -> Result<(), String> {
         self.count_step();
         self.now_ms += ROUND_MS;
         for shard in 0..usize::from(self.options.shards) {

@@ -17,6 +17,9 @@ use crate::history::{Event, History, Totals};
 /// The simulated clock starts here: some time in 2025, in milliseconds since the Unix epoch.
 const EPOCH_MS: u64 = 1_750_000_000_000;
 
+/// Every which step's turn is followed by a look at the bounds.
+const BOUNDS_STEPS: u64 = 4;
+
 /// See the module.
 pub(super) struct World {
     pub(super) options: Options,
@@ -88,7 +91,9 @@ impl World {
         self.rng = self.streams.ending();
         let stays_away = self.rng.chance(1, 2);
         self.crash_and_start(stays_away)?;
-        self.rest()
+        self.rest()?;
+        self.at_rest = true;
+        self.check_leaks()
     }
 
     /// A crash and the next start. `stays_away`: no client comes back for a long time.
@@ -223,6 +228,9 @@ impl World {
             }
         }
         let transmits = node.end_turn(shard, now)?;
+        if self.step.is_multiple_of(BOUNDS_STEPS) {
+            node.check_bounds(shard)?;
+        }
         for transmit in transmits {
             self.trace.add(
                 self.step,

@@ -496,3 +496,34 @@ fn an_idle_node_writes_nothing() {
         .sum();
     assert_eq!(before, after);
 }
+
+#[test]
+fn a_session_that_ends_with_its_connection_leaves_nothing() {
+    let mut net = Net::new(1);
+    let empty = net.shards[0].census();
+    net.connect("a", &CLEAN);
+    net.subscribe("a", &[("t/#", QoS::ExactlyOnce), ("u", QoS::AtMostOnce)]);
+    net.client("a").acks = false;
+    net.publish("a", "t/1", "x", QoS::ExactlyOnce, 1);
+    net.publish("a", "u", "y", QoS::AtLeastOnce, 2);
+    net.settle();
+    let busy = net.shards[0].census();
+    assert_eq!(
+        (busy.connections, busy.subscriptions, busy.members),
+        (1, 2, 2)
+    );
+    assert_eq!(
+        (busy.in_flight, busy.inbound, busy.routed_filters),
+        (1, 1, 2)
+    );
+    net.cut("a");
+    // Timers are not cancelled: the one of CONNECT fires after ten seconds.
+    net.pass(11_000);
+    let kept = crate::Census {
+        ring_events_most: busy.ring_events_most,
+        ring_bytes_most: busy.ring_bytes_most,
+        buffers: net.shards[0].census().buffers,
+        ..empty
+    };
+    assert_eq!(net.shards[0].census(), kept);
+}
