@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
-use engine_server::{Durability, ListenUrl, SHARDS_MAX, Settings};
+use engine_server::{COMMIT_WAIT_US_MAX, Durability, ListenUrl, SHARDS_MAX, Settings};
 
 /// As clap wants to have it.
 const SHARDS: i64 = SHARDS_MAX as i64;
@@ -61,6 +61,10 @@ pub(crate) struct Serve {
     /// When an acknowledgement may be sent: commit, interval:MS or none [default: commit]
     #[arg(long, value_name = "MODE")]
     durability: Option<Durability>,
+    /// Microseconds that a commit may wait for more records when that saves commits; 0: never
+    /// [default: 500]
+    #[arg(long, value_name = "US", value_parser = value_parser!(u64).range(..=COMMIT_WAIT_US_MAX))]
+    commit_wait_us: Option<u64>,
     /// Serve Prometheus metrics here
     #[arg(long, value_name = "HOST:PORT")]
     metrics: Option<String>,
@@ -77,6 +81,7 @@ impl Serve {
             listen: (!self.listen.is_empty()).then_some(self.listen),
             shards: self.shards,
             durability: self.durability,
+            commit_wait_us: self.commit_wait_us,
             metrics: self.metrics,
             allow_anonymous: self.allow_anonymous.then_some(true),
         }
@@ -127,6 +132,7 @@ mod tests {
             ["corelane", "--listen", "tcp://a:1"],
             ["corelane", "inspect", "nothing"],
             ["corelane", "--durability", "maybe"],
+            ["corelane", "--commit-wait-us", "10001"],
         ] {
             assert!(Cli::try_parse_from(arguments).is_err(), "{arguments:?}");
         }

@@ -18,6 +18,12 @@ pub const SHARDS_MAX: u8 = 64;
 /// The longest interval between syncs, in milliseconds: one hour.
 pub const INTERVAL_MS_MAX: u64 = 3_600_000;
 
+/// How long a commit may wait for more records by default, in microseconds.
+pub const COMMIT_WAIT_US: u64 = 500;
+
+/// The most that it may be told to wait, in microseconds.
+pub const COMMIT_WAIT_US_MAX: u64 = 10_000;
+
 /// When an acknowledgement may be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Durability {
@@ -81,6 +87,8 @@ pub struct Settings {
     pub shards: Option<u8>,
     /// When an acknowledgement may be sent: `commit`, `interval:MS` or `none`.
     pub durability: Option<Durability>,
+    /// How long a commit may wait for more records when that saves commits, in microseconds.
+    pub commit_wait_us: Option<u64>,
     /// `HOST:PORT` of the Prometheus page.
     pub metrics: Option<String>,
     /// Serve clients that do not authenticate on addresses beyond loopback.
@@ -104,6 +112,7 @@ impl Settings {
             listen: self.listen.or(base.listen),
             shards: self.shards.or(base.shards),
             durability: self.durability.or(base.durability),
+            commit_wait_us: self.commit_wait_us.or(base.commit_wait_us),
             metrics: self.metrics.or(base.metrics),
             allow_anonymous: self.allow_anonymous.or(base.allow_anonymous),
         }
@@ -121,6 +130,7 @@ impl Settings {
             listen: self.listen.unwrap_or(defaults.listen),
             shards: self.shards,
             durability: self.durability.unwrap_or_default(),
+            commit_wait_us: self.commit_wait_us.unwrap_or(defaults.commit_wait_us),
             metrics: self.metrics,
             allow_anonymous: self.allow_anonymous.unwrap_or(false),
         };
@@ -140,6 +150,10 @@ pub struct Config {
     pub shards: Option<u8>,
     /// When an acknowledgement may be sent.
     pub durability: Durability,
+    /// How long a commit may wait for more records when that saves commits, 0 to 10,000
+    /// microseconds. Default 500; 0: never. Clients that wait for an acknowledgement before they
+    /// send again do not cause a wait, but have their part in one.
+    pub commit_wait_us: u64,
     /// `HOST:PORT` of the Prometheus page; none by default.
     pub metrics: Option<String>,
     /// Serve clients that do not authenticate on addresses beyond loopback. Default false.
@@ -153,6 +167,7 @@ impl Default for Config {
             listen: vec![ListenUrl::default()],
             shards: None,
             durability: Durability::Commit,
+            commit_wait_us: COMMIT_WAIT_US,
             metrics: None,
             allow_anonymous: false,
         }
@@ -163,6 +178,9 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         if let Some(shards) = self.shards.filter(|n| !(1..=SHARDS_MAX).contains(n)) {
             return Err(ConfigError::Shards(shards));
+        }
+        if self.commit_wait_us > COMMIT_WAIT_US_MAX {
+            return Err(ConfigError::CommitWait(self.commit_wait_us));
         }
         if self.listen.is_empty() {
             return Err(ConfigError::NoListener);
@@ -191,6 +209,8 @@ pub enum ConfigError {
     Durability(String),
     /// The shard count is out of range.
     Shards(u8),
+    /// The wait of a commit is out of range.
+    CommitWait(u64),
     /// The list of listeners is empty.
     NoListener,
     /// An address and why its host could not be resolved.
@@ -212,6 +232,10 @@ impl fmt::Display for ConfigError {
             Self::Shards(shards) => {
                 write!(f, "shards is {shards} but must be from 1 to {SHARDS_MAX}")
             }
+            Self::CommitWait(wait_us) => write!(
+                f,
+                "commit-wait-us is {wait_us} but must be from 0 to {COMMIT_WAIT_US_MAX}"
+            ),
             Self::NoListener => write!(f, "listen is empty: name at least one mqtt://HOST:PORT"),
             Self::Resolve(address, error) => {
                 write!(f, "{address}: the host cannot be resolved: {error}")
@@ -252,6 +276,7 @@ mod tests {
             listen = ["mqtt://127.0.0.1:1", "mqtt://[::1]:2"]
             shards = 3
             durability = "interval:250"
+            commit-wait-us = 200
             metrics = "127.0.0.1:9100"
             allow-anonymous = true
         "#;
@@ -260,6 +285,7 @@ mod tests {
         assert_eq!(config.listen[1].to_string(), "mqtt://[::1]:2");
         assert_eq!(config.shards, Some(3));
         assert_eq!(config.durability, Durability::Interval(250));
+        assert_eq!(config.commit_wait_us, 200);
         assert_eq!(config.metrics.as_deref(), Some("127.0.0.1:9100"));
         assert!(config.allow_anonymous);
     }
@@ -300,6 +326,8 @@ mod tests {
         assert_eq!(with_shards(0), Err(ConfigError::Shards(0)));
         assert_eq!(with_shards(65), Err(ConfigError::Shards(65)));
         assert!(with_shards(64).is_ok());
+        let error = Settings::from_toml("commit-wait-us = 10001").unwrap();
+        assert_eq!(error.finish(), Err(ConfigError::CommitWait(10_001)));
         for text in ["interval:0", "interval:3600001", "interval:", "sync"] {
             assert!(text.parse::<Durability>().is_err(), "{text}");
         }

@@ -165,9 +165,14 @@ impl<M: Machine> Driver<M> {
     /// turn's.
     pub(crate) fn sleep(&mut self, now: Now) -> Result<(), Failure> {
         let delay_ms = self.next_deadline(now).saturating_sub(now.monotonic_ms);
+        let mut delay = Duration::from_millis(delay_ms.max(1));
+        if let Some(due_us) = self.machine.commit_due_us() {
+            let delay_us = due_us.saturating_sub(now.monotonic_us);
+            delay = delay.min(Duration::from_micros(delay_us.max(1)));
+        }
         self.net
             .first_ring()
-            .sleep(Duration::from_millis(delay_ms.max(1)))
+            .sleep(delay)
             .map_err(|error| enter_failed(&error))
     }
 

@@ -217,11 +217,13 @@ fn take_turns<M: Machine>(
 /// The clocks of a turn.
 fn read_clocks(started: Instant) -> Now {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let since = started.elapsed();
     let wall = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     Now {
-        monotonic_ms: millis(started.elapsed()),
+        monotonic_ms: millis(since),
+        monotonic_us: u64::try_from(since.as_micros()).unwrap_or(u64::MAX),
         wall_ms: millis(wall),
     }
 }

@@ -40,7 +40,10 @@ mod threads;
 mod url;
 mod watchdog;
 
-pub use config::{Config, ConfigError, Durability, INTERVAL_MS_MAX, SHARDS_MAX, Settings};
+pub use config::{
+    COMMIT_WAIT_US, COMMIT_WAIT_US_MAX, Config, ConfigError, Durability, INTERVAL_MS_MAX,
+    SHARDS_MAX, Settings,
+};
 pub use error::{RunError, StartError};
 pub use run::Node;
 pub use threads::StopHandle;

@@ -12,6 +12,8 @@ use crate::slots::Key;
 pub(crate) struct Now {
     /// Milliseconds since the node's start.
     pub(crate) monotonic_ms: u64,
+    /// The same in microseconds.
+    pub(crate) monotonic_us: u64,
     /// Milliseconds since the Unix epoch.
     pub(crate) wall_ms: u64,
 }
@@ -79,6 +81,10 @@ pub(crate) trait Machine: 'static {
     fn tick(&mut self, now: Now);
     /// When `tick` is due, in monotonic milliseconds.
     fn next_timeout(&self) -> u64;
+    /// When a commit that waits for more is due, in monotonic microseconds; a turn must end then.
+    fn commit_due_us(&self) -> Option<u64> {
+        None
+    }
     /// Ends the turn and starts a commit of what it appended.
     fn end_turn(&mut self, now: Now) -> Result<(), Failure>;
     /// Whether it has room for more bytes from clients.

@@ -199,6 +199,7 @@ fn options(config: &Config, shards: u8) -> NodeOptions {
     };
     NodeOptions {
         log,
+        commit_wait_us: config.commit_wait_us,
         ..NodeOptions::new(shards, seed)
     }
 }

@@ -8,10 +8,14 @@ use crate::machine::{Failure, Machine, Meter, Now, Routing, Transmit};
 use crate::node::{CoreError, ShardCore};
 use crate::slots::Key;
 
-const COUNTERS: [(&str, &str); 5] = [
+const COUNTERS: [(&str, &str); 6] = [
     ("log_records", "Records appended to the commit log"),
     ("log_bytes", "Bytes appended to the commit log"),
     ("log_unreadable", "Records that could not be read back"),
+    (
+        "commits_held",
+        "Commits that waited for more records, see --commit-wait-us",
+    ),
     ("disk_reads", "Reads of the disk for readers behind"),
     ("state_batches", "Transactions of the state store"),
 ];
@@ -106,7 +110,9 @@ impl Machine for ShardMachine {
     }
 
     fn disk(&mut self, now: Now) -> Result<bool, Failure> {
-        self.core.disk(engine_now(now)).map_err(failure)
+        self.core
+            .disk(engine_now(now), now.monotonic_us)
+            .map_err(failure)
     }
 
     fn tick(&mut self, now: Now) {
@@ -117,8 +123,14 @@ impl Machine for ShardMachine {
         self.core.next_timeout()
     }
 
+    fn commit_due_us(&self) -> Option<u64> {
+        self.core.commit_due_us()
+    }
+
     fn end_turn(&mut self, now: Now) -> Result<(), Failure> {
-        self.core.end_turn(engine_now(now)).map_err(failure)
+        self.core
+            .end_turn(engine_now(now), now.monotonic_us)
+            .map_err(failure)
     }
 
     fn reads_sockets(&self) -> bool {
@@ -178,6 +190,7 @@ impl Machine for ShardMachine {
             store.records_appended,
             store.bytes_appended,
             store.unreadable,
+            store.commits_held,
             store.chunk_reads,
             state.batches_committed,
         ];

@@ -371,6 +371,18 @@ impl<D: Disk> Log<D> {
             && self.flight.is_none()
     }
 
+    /// Whether a write or a sync is under way: what is appended now waits for the next one.
+    #[must_use]
+    pub const fn is_committing(&self) -> bool {
+        self.flight.is_some()
+    }
+
+    /// Bytes that were appended and are not written.
+    #[must_use]
+    pub fn unwritten(&self) -> usize {
+        self.marks.appended.since(self.marks.written)
+    }
+
     /// The log's id.
     #[must_use]
     pub const fn log_id(&self) -> LogId {

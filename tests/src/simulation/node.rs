@@ -176,7 +176,9 @@ impl Node {
             return Ok(());
         };
         if all || rng.chance(3, 4) {
-            seat.core.disk(now).map_err(stopped)?;
+            seat.core
+                .disk(now, 1000 * now.monotonic_ms)
+                .map_err(stopped)?;
         }
         for (from, ring) in (0..).map(ShardId).zip(&mut seat.rings) {
             while !ring.is_empty() && (all || rng.chance(3, 4)) {
@@ -197,7 +199,9 @@ impl Node {
         if seat.core.next_timeout() <= now.monotonic_ms {
             seat.core.tick(now);
         }
-        seat.core.end_turn(now).map_err(stopped)?;
+        seat.core
+            .end_turn(now, 1000 * now.monotonic_ms)
+            .map_err(stopped)?;
         let unreadable = seat.core.store().counters().unreadable;
         if unreadable > 0 {
             // Nothing rots on this disk: what is referred to is there.

@@ -7,6 +7,7 @@
 mod error;
 mod meta;
 mod open;
+mod pace;
 mod reads;
 mod store;
 mod turn;

@@ -29,6 +29,8 @@ pub struct NodeOptions {
     pub index: storage_queue::Options,
     /// Of every state store.
     pub state: storage_state::Options,
+    /// How long a commit may wait for more records when that pays, microseconds; 0: never.
+    pub commit_wait_us: u64,
     /// Queues of one log, at most.
     pub queues_max: usize,
     /// Randomness, used when the directory is made and mixed into every start.
@@ -46,6 +48,7 @@ impl NodeOptions {
             log: LogOptions::default(),
             index: storage_queue::Options::default(),
             state: storage_state::Options::default(),
+            commit_wait_us: crate::COMMIT_WAIT_US,
             queues_max: 10_000_000,
             seed,
             tune: |_| {},
@@ -61,6 +64,7 @@ pub struct ShardParts<D: Disk> {
     pub(super) state: StateStore,
     pub(super) names: HashMap<Vec<u8>, QueueId, FixedState>,
     pub(super) queues_max: usize,
+    pub(super) commit_wait_us: u64,
 }
 
 impl<D: Disk> ShardParts<D> {
@@ -334,5 +338,6 @@ fn restore<D: Disk>(
         state,
         names,
         queues_max: options.queues_max,
+        commit_wait_us: options.commit_wait_us,
     })
 }

@@ -14,6 +14,7 @@ use storage_queue::{Entry, Index};
 use storage_state::StateStore;
 
 use super::error::CoreError;
+use super::pace::Pace;
 use super::reads::Read;
 
 /// State that follows from records of any log (retained messages at their owner) is counted under
@@ -41,6 +42,8 @@ pub struct StoreCounters {
     pub bytes_appended: u64,
     /// Queues of this log.
     pub queues: u64,
+    /// Commits that waited for more records.
+    pub commits_held: u64,
     /// Records that could not be read back: damaged.
     pub unreadable: u64,
     /// Reads of the disk for reads of the log.
@@ -57,6 +60,9 @@ pub struct ShardStore<D: Disk, Q> {
     pub(super) queue: Q,
     pub(super) names: HashMap<Vec<u8>, QueueId, FixedState>,
     pub(super) queues_max: usize,
+    pace: Pace,
+    /// The clock of this turn, monotonic microseconds.
+    pub(super) now_us: u64,
     /// Changes of the queue table that go with the next record.
     created: Vec<u8>,
     section: Vec<u8>,
@@ -143,6 +149,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         queue: Q,
         names: HashMap<Vec<u8>, QueueId, FixedState>,
         queues_max: usize,
+        commit_wait_us: u64,
     ) -> Self {
         Self {
             log,
@@ -151,6 +158,8 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             queue,
             names,
             queues_max,
+            pace: Pace::new(commit_wait_us),
+            now_us: 0,
             created: Vec::new(),
             section: Vec::new(),
             entries: Vec::new(),
@@ -173,6 +182,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         StoreCounters {
             queues: count(self.names.len()),
+            commits_held: self.pace.held(),
             reads: count(self.reads.len()),
             ..self.counters
         }
@@ -207,7 +217,12 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
     fn complete(&mut self, completion: Completion) -> Result<(), CoreError> {
         let token = completion.token;
         if Log::<D>::owns(token) {
+            let was_committing = self.log.is_committing();
             self.log.complete(completion)?;
+            if was_committing && !self.log.is_committing() {
+                let appended = self.counters.records_appended;
+                self.pace.ended(self.now_us, appended);
+            }
             return Ok(());
         }
         if Index::<D>::is_flush(token) {
@@ -242,7 +257,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             self.index.try_again();
         }
         self.log.tick(now_ms);
-        self.log.commit(&mut self.queue)?;
+        self.commit()?;
         self.index.advance(self.log.appended());
         self.index.flush(self.log.synced(), &mut self.queue)?;
         let synced = self.log.synced().0;
@@ -255,6 +270,25 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             self.state.flush(durable)?;
         }
         Ok(())
+    }
+
+    /// Starts a group commit, unless it pays to wait for more records.
+    fn commit(&mut self) -> Result<(), CoreError> {
+        let was_committing = self.log.is_committing();
+        if !was_committing && self.pace.holds(self.now_us, self.log.unwritten()) {
+            return Ok(());
+        }
+        self.log.commit(&mut self.queue)?;
+        if !was_committing && self.log.is_committing() {
+            let appended = self.counters.records_appended;
+            self.pace.begun(self.now_us, appended);
+        }
+        Ok(())
+    }
+
+    /// When a commit that is held is due, monotonic microseconds.
+    pub(super) fn commit_due_us(&self) -> Option<u64> {
+        self.pace.due_us()
     }
 
     /// Tells the state store how far every log's retained messages have been applied.

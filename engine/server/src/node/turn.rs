@@ -30,8 +30,9 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
             state,
             names,
             queues_max,
+            commit_wait_us,
         } = parts;
-        let store = ShardStore::new(log, index, state, queue, names, queues_max);
+        let store = ShardStore::new(log, index, state, queue, names, queues_max, commit_wait_us);
         Self {
             shard,
             store,
@@ -60,11 +61,13 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
         self.shard.mesh(now, from, batch, &mut self.store);
     }
 
-    /// Takes what the disk has finished; says whether there was anything.
+    /// Takes what the disk has finished; says whether there was anything. `now_us` is `now` in
+    /// monotonic microseconds.
     ///
     /// # Errors
     /// [`CoreError`]: the process has to end.
-    pub fn disk(&mut self, now: Now) -> Result<bool, CoreError> {
+    pub fn disk(&mut self, now: Now, now_us: u64) -> Result<bool, CoreError> {
+        self.store.now_us = now_us;
         let any = self.store.complete_all()?;
         if any {
             self.shard.committed(now, &mut self.store);
@@ -91,14 +94,27 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
     /// When [`Self::tick`] and [`Self::end_turn`] are to be called again, monotonic milliseconds.
     #[must_use]
     pub fn next_timeout(&self) -> u64 {
-        self.shard.next_timeout().min(self.store.next_timeout())
+        let commit = self
+            .commit_due_us()
+            .map_or(u64::MAX, |us| us.div_ceil(1000));
+        let machine = self.shard.next_timeout();
+        machine.min(self.store.next_timeout()).min(commit)
     }
 
-    /// The end of a turn: the machine's, then a commit of what was appended.
+    /// When a commit that waits for more records is due: [`Self::end_turn`] is to be called then,
+    /// monotonic microseconds.
+    #[must_use]
+    pub fn commit_due_us(&self) -> Option<u64> {
+        self.store.commit_due_us()
+    }
+
+    /// The end of a turn: the machine's, then a commit of what was appended, at once or when it is
+    /// due. `now_us` is `now` in monotonic microseconds.
     ///
     /// # Errors
     /// [`CoreError`]: the process has to end.
-    pub fn end_turn(&mut self, now: Now) -> Result<(), CoreError> {
+    pub fn end_turn(&mut self, now: Now, now_us: u64) -> Result<(), CoreError> {
+        self.store.now_us = now_us;
         self.shard.end_turn(now, &mut self.store);
         for _ in 0..READ_ROUNDS {
             if !self.serve_reads(now)? {
