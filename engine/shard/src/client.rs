@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use engine_mqtt::Version;
 use engine_session::{Address, Message, Session, Will};
 
+use crate::alias::Aliases;
 use crate::port::ConnectionId;
 
 /// Names a session over time: an index may be used again, a session id never is.
@@ -113,6 +114,10 @@ pub(crate) struct Connection {
     pub(crate) armed: u8,
     /// The client's Maximum Packet Size.
     pub(crate) packet_bytes_max: usize,
+    /// The client's Topic Alias Maximum.
+    pub(crate) aliases_max: u16,
+    /// None as long as neither side has used one.
+    pub(crate) aliases: Option<Box<Aliases>>,
     /// Inbound QoS 1/2 publications without their last acknowledgement.
     pub(crate) receiving: u16,
     /// SUBSCRIBE and UNSUBSCRIBE packets that wait for an answer.
@@ -145,6 +150,8 @@ impl Connection {
             last_ms: now_ms,
             armed: 0,
             packet_bytes_max: usize::MAX,
+            aliases_max: 0,
+            aliases: None,
             receiving: 0,
             subscribing: 0,
             greeting: None,

@@ -30,6 +30,8 @@ pub(crate) struct Opening {
     pub(crate) expiry_s: u32,
     pub(crate) receive_max: u16,
     pub(crate) packet_bytes_max: usize,
+    /// Topic Alias Maximum; 0: it takes none.
+    pub(crate) aliases_max: u16,
     /// Without its session id.
     pub(crate) will: Option<Will>,
 }
@@ -79,6 +81,7 @@ impl Shard {
         link.version = opening.version;
         link.client = Some(index);
         link.packet_bytes_max = opening.packet_bytes_max;
+        link.aliases_max = opening.aliases_max;
         link.keep_alive_ms = u64::from(opening.keep_alive_s) * 1_500;
         link.greeting = Some(Box::new(greeting));
         link.armed += 1;

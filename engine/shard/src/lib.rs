@@ -21,6 +21,7 @@
 )]
 
 mod acknowledge;
+mod alias;
 mod barrier;
 mod catch_up;
 mod census;

@@ -1,5 +1,7 @@
 //! From bytes to packets to what they ask for.
 
+use std::sync::Arc;
+
 use engine_mqtt::{
     Connect, Decoded, Direction, Disconnect, Limits, Packet, PropertyId, Publish, ReasonCode,
     Subscribe, Version, decode,
@@ -137,15 +139,14 @@ impl Shard {
         publish: &Publish<'_>,
         store: &mut S,
     ) {
-        if publish.properties.topic_alias().is_some() {
-            // We announce no Topic Alias Maximum [MQTT-3.2.2-18].
-            self.fail(connection, ReasonCode::TopicAliasInvalid);
-            return;
-        }
-        if !is_topic_name(publish.topic) {
-            self.fail(connection, ReasonCode::TopicNameInvalid);
-            return;
-        }
+        let topic = match self.topic_of(connection, publish) {
+            Ok(topic) => topic,
+            Err(reason) => {
+                self.fail(connection, reason);
+                return;
+            }
+        };
+        let topic = topic.as_deref().unwrap_or(publish.topic);
         let mut properties = Vec::new();
         let mut expiry_s = NO_EXPIRY;
         if !publish.properties.is_empty() {
@@ -155,7 +156,7 @@ impl Shard {
         let body = Body {
             published_ms: self.now.wall_ms,
             expiry_s,
-            topic: publish.topic,
+            topic,
             properties: &properties,
             payload: publish.payload,
         };
@@ -167,6 +168,25 @@ impl Shard {
             packet_id: publish.packet_id.map_or(0, engine_mqtt::PacketId::number),
         };
         self.on_publish(index, connection, &publication, store);
+    }
+
+    /// The topic that an alias stands for; `None`: there is no alias, the packet's own counts.
+    fn topic_of(
+        &mut self,
+        connection: ConnectionId,
+        publish: &Publish<'_>,
+    ) -> Result<Option<Arc<str>>, ReasonCode> {
+        let alias = publish.properties.topic_alias();
+        let by_alias = alias.is_some() && publish.topic.is_empty();
+        if !by_alias && !is_topic_name(publish.topic) {
+            return Err(ReasonCode::TopicNameInvalid);
+        }
+        let link = self.connections.get_mut(&connection);
+        let (Some(alias), Some(link)) = (alias, link) else {
+            return Ok(None);
+        };
+        let aliases = link.aliases.get_or_insert_default();
+        aliases.inbound(alias, publish.topic).map(Some)
     }
 
     fn take_subscribe<S: Store>(
@@ -263,6 +283,7 @@ fn opening(connect: &Connect<'_>) -> Opening {
         expiry_s,
         receive_max: properties.receive_maximum().unwrap_or(u16::MAX),
         packet_bytes_max,
+        aliases_max: properties.topic_alias_maximum().unwrap_or(0),
         will: connect.will.as_ref().map(|will| {
             let mut forwardable = Vec::new();
             will.properties.forwardable_into(&mut forwardable);

@@ -6,6 +6,7 @@ use engine_mqtt::{
 };
 use engine_session::Body;
 
+use crate::alias::{Naming, TOPIC_ALIASES_MAX};
 use crate::client::Greeting;
 use crate::port::ConnectionId;
 use crate::shard::Shard;
@@ -97,13 +98,24 @@ impl Shard {
         let Some(link) = self.connections.get_mut(&connection) else {
             return true;
         };
+        let naming = if link.aliases_max > 0 {
+            let aliases = link.aliases.get_or_insert_default();
+            aliases.outbound(body.topic, link.aliases_max)
+        } else {
+            Naming::Topic
+        };
+        let (topic, topic_alias) = match naming {
+            Naming::Topic => (body.topic, None),
+            Naming::Both(alias) => (body.topic, Some(alias)),
+            Naming::Alias(alias) => ("", Some(alias)),
+        };
         let parts = PublishParts {
             version: link.version,
             dup: outgoing.dup,
             qos: outgoing.qos,
             retain: outgoing.retain,
-            topic: body.topic.as_bytes(),
-            topic_alias: None,
+            topic: topic.as_bytes(),
+            topic_alias,
             packet_id: PacketId::new(outgoing.packet_id),
             message_expiry,
             subscription_ids: ids,
@@ -117,6 +129,9 @@ impl Shard {
         let written = encode_publish_parts(&parts, &mut link.output);
         if written.is_err() || link.output.len() - before > link.packet_bytes_max {
             link.output.truncate(before);
+            if let Some(aliases) = &mut link.aliases {
+                aliases.not_sent(naming);
+            }
             self.counters.dropped_too_large += 1;
             return false;
         }
@@ -130,6 +145,7 @@ impl Shard {
             builder
                 .receive_maximum(self.config.receive_max)
                 .maximum_packet_size(self.config.packet_bytes_max)
+                .topic_alias_maximum(TOPIC_ALIASES_MAX)
                 .shared_subscription_available(false);
             if let Some(id) = &greeting.assigned_client_id {
                 builder.assigned_client_id(id);

@@ -42,6 +42,7 @@ pub(crate) struct Message {
     pub(crate) subscription_ids: Vec<u32>,
     pub(crate) user_properties: Vec<(String, String)>,
     pub(crate) message_expiry: Option<u32>,
+    pub(crate) topic_alias: Option<u16>,
 }
 
 impl Message {
@@ -84,6 +85,7 @@ impl From<Packet<'_>> for Answer {
                     subscription_ids,
                     user_properties: pairs.map(|(a, b)| (a.to_owned(), b.to_owned())).collect(),
                     message_expiry: publish.properties.message_expiry(),
+                    topic_alias: publish.properties.topic_alias(),
                 })
             }
             Packet::PubAck(ack) => Self::PubAck(ack.packet_id, ack.reason),

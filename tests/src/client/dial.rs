@@ -16,6 +16,8 @@ pub(crate) struct Dial {
     keep_alive: u16,
     session_expiry: Option<u32>,
     receive_maximum: Option<u16>,
+    topic_alias_maximum: Option<u16>,
+    maximum_packet_size: Option<u32>,
     will: Option<Parting>,
     user_name: Option<String>,
 }
@@ -54,6 +56,8 @@ impl Dial {
             keep_alive: 60,
             session_expiry: None,
             receive_maximum: None,
+            topic_alias_maximum: None,
+            maximum_packet_size: None,
             will: None,
             user_name: None,
         }
@@ -93,6 +97,20 @@ impl Dial {
     pub(crate) fn receive_maximum(self, count: u16) -> Self {
         Self {
             receive_maximum: Some(count),
+            ..self
+        }
+    }
+
+    pub(crate) fn topic_alias_maximum(self, count: u16) -> Self {
+        Self {
+            topic_alias_maximum: Some(count),
+            ..self
+        }
+    }
+
+    pub(crate) fn maximum_packet_size(self, bytes: u32) -> Self {
+        Self {
+            maximum_packet_size: Some(bytes),
             ..self
         }
     }
@@ -150,6 +168,12 @@ impl Dial {
         }
         if let Some(count) = self.receive_maximum {
             properties.receive_maximum(count);
+        }
+        if let Some(count) = self.topic_alias_maximum {
+            properties.topic_alias_maximum(count);
+        }
+        if let Some(bytes) = self.maximum_packet_size {
+            properties.maximum_packet_size(bytes);
         }
         let mut will_properties = PropertiesBuilder::new();
         if let Some(seconds) = self.will.as_ref().and_then(|will| will.delay) {

@@ -233,29 +233,81 @@ fn properties_travel_with_the_message() {
 fn a_topic_alias_stands_for_its_topic() {
     let node = Node::start();
     let mut client = Dial::clean(Version::V5, "alias").connect(&node);
-    let Some(aliases) = client
-        .welcome()
-        .topic_alias_maximum
-        .filter(|count| *count > 0)
-    else {
-        // A server that takes no alias must refuse one [MQTT-3.2.2-18].
-        let mut alias = PropertiesBuilder::new();
-        alias.topic_alias(1);
-        client.publish_with("alias", "", QoS::AtMostOnce, false, &alias);
-        client.expect_disconnect(ReasonCode::TopicAliasInvalid);
-        return;
-    };
+    let aliases = client.welcome().topic_alias_maximum;
+    let aliases = aliases.expect("the node takes aliases");
     client.subscribe("alias/topic", QoS::AtLeastOnce);
     let mut alias = PropertiesBuilder::new();
     alias.topic_alias(aliases);
     client.publish_with("alias/topic", "whole", QoS::AtLeastOnce, false, &alias);
-    client.publish_with("", "short", QoS::AtLeastOnce, false, &alias);
+    client.publish_with("", "short", QoS::ExactlyOnce, false, &alias);
     client.expect("alias/topic", "whole", QoS::AtLeastOnce);
     client.expect("alias/topic", "short", QoS::AtLeastOnce);
     let mut unknown = PropertiesBuilder::new();
-    unknown.topic_alias(aliases.saturating_add(1));
+    unknown.topic_alias(aliases + 1);
     client.publish_with("alias/topic", "", QoS::AtMostOnce, false, &unknown);
     client.expect_disconnect(ReasonCode::TopicAliasInvalid);
+    // The mapping ended with the connection [MQTT-3.3.2-7].
+    let mut again = Dial::clean(Version::V5, "alias").connect(&node);
+    again.publish_with("", "", QoS::AtMostOnce, false, &alias);
+    again.expect_disconnect(ReasonCode::ProtocolError);
+}
+
+/// [MQTT-3.1.2-27]: a client is sent no more aliases than it takes, and none that it cannot know.
+#[test]
+fn a_client_is_sent_the_aliases_that_it_takes() {
+    let node = Node::with_shards(2);
+    let dial = Dial::durable(Version::V5, "aliased").topic_alias_maximum(2);
+    let mut client = dial.connect(&node);
+    let mut plain = Dial::clean(Version::V5, "plain").connect(&node);
+    client.subscribe("#", QoS::AtLeastOnce);
+    plain.subscribe("#", QoS::AtLeastOnce);
+    let mut named = Vec::new();
+    for topic in ["a", "b", "c", "a", "b", "c"] {
+        plain.publish(topic, "text", QoS::AtLeastOnce);
+        assert_eq!(plain.receive().topic_alias, None);
+        let message = client.receive();
+        named.push((message.topic, message.topic_alias));
+    }
+    let expected = [
+        ("a", Some(1)),
+        ("b", Some(2)),
+        ("c", None),
+        ("", Some(1)),
+        ("", Some(2)),
+        ("c", None),
+    ];
+    assert_eq!(
+        named,
+        expected.map(|(topic, alias)| (topic.to_owned(), alias))
+    );
+    // What is not acknowledged is sent again, and the next connection knows no alias.
+    plain.publish("b", "again", QoS::AtLeastOnce);
+    assert_eq!(client.message().topic, "");
+    client.vanish();
+    let mut client = dial.connect(&node);
+    let message = client.receive();
+    assert_eq!((&*message.topic, message.topic_alias), ("b", Some(1)));
+}
+
+/// [MQTT-3.1.2-24], [MQTT-3.1.2-25]: a packet too large for its client is not sent, and counts as
+/// delivered.
+#[test]
+fn a_packet_too_large_for_its_client_is_left_out() {
+    let node = Node::with_shards(2);
+    let dial = Dial::durable(Version::V5, "small").maximum_packet_size(100);
+    let mut client = dial.connect(&node);
+    let mut publisher = Dial::clean(Version::V5, "large").connect(&node);
+    for (topic, qos) in [("q0", 0), ("q1", 1), ("q2", 2)] {
+        let qos = LEVELS[qos];
+        client.subscribe(topic, qos);
+        publisher.publish(topic, &"x".repeat(100), qos);
+        publisher.publish(topic, "fits", qos);
+        client.expect(topic, "fits", qos);
+    }
+    drop(client);
+    let mut client = Dial::durable(Version::V5, "small").connect(&node);
+    publisher.publish("q2", "last", QoS::ExactlyOnce);
+    client.expect("q2", "last", QoS::ExactlyOnce);
 }
 
 #[test]
