@@ -29,6 +29,65 @@ pub enum Command {
     Fanout(FanoutArgs),
     /// A minimal MQTT server that swallows (or relays) messages, to measure the generator itself.
     Sink(SinkArgs),
+    /// The queue index and the log, without a broker, against what they replace.
+    Storage(StorageArgs),
+}
+
+/// Options of `storage`.
+#[derive(Clone, Debug, Args)]
+pub struct StorageArgs {
+    /// Entries to write.
+    #[arg(long, default_value_t = 20_000_000, value_parser = value_parser!(u64).range(1..1 << 32))]
+    pub entries: u64,
+    /// Queues that they belong to.
+    #[arg(long, default_value_t = 1_000_000, value_parser = value_parser!(u64).range(2..1 << 32))]
+    pub queues: u64,
+    /// Entries that are written together.
+    #[arg(long, default_value_t = 256, value_parser = value_parser!(u64).range(1..1 << 20))]
+    pub batch: u64,
+    /// Spread over the queues as zipf with theta 0.99 rather than evenly.
+    #[arg(long)]
+    pub zipf: bool,
+    /// Where the scratch files go: a directory on the disk to be measured.
+    #[arg(long, default_value = ".")]
+    pub directory: PathBuf,
+    /// Do not measure RocksDB and fjall, although they are built in (feature `peers`).
+    #[arg(long)]
+    pub no_peers: bool,
+    /// Write the result as JSON to this file.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// No progress lines on stderr.
+    #[arg(long)]
+    pub quiet: bool,
+    /// Measure one store in this process, and print its figures as JSON.
+    #[arg(long, value_enum, hide = true)]
+    pub part: Option<Part>,
+    /// Keys with topics, as RocketMQ has them, rather than numbers.
+    #[arg(long, hide = true)]
+    pub topic_keys: bool,
+}
+
+/// What `storage` measures in a process of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// The index of storage-queue.
+    Corelane,
+    /// RocksDB with RocketMQ's schema.
+    Rocksdb,
+    /// fjall with the same schema.
+    Fjall,
+}
+
+impl Part {
+    /// As on the command line.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Corelane => "corelane",
+            Self::Rocksdb => "rocksdb",
+            Self::Fjall => "fjall",
+        }
+    }
 }
 
 /// Options of every scenario that has clients.

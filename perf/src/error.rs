@@ -40,6 +40,8 @@ pub enum BenchError {
         /// Why not.
         source: io::Error,
     },
+    /// A store that was measured failed, or gave something else than was put into it.
+    Measured(String),
     /// A worker thread panicked: a fault of the generator.
     WorkerPanicked,
 }
@@ -47,7 +49,7 @@ pub enum BenchError {
 impl fmt::Display for BenchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Options(text) => write!(f, "{text}"),
+            Self::Options(text) | Self::Measured(text) => write!(f, "{text}"),
             Self::Host { host, source } => write!(f, "cannot resolve host `{host}`: {source}"),
             Self::System { doing, source } => write!(f, "{doing}: {source}"),
             Self::Setup {
@@ -71,7 +73,9 @@ impl std::error::Error for BenchError {
             Self::Host { source, .. }
             | Self::System { source, .. }
             | Self::Output { source, .. } => Some(source),
-            Self::Options(_) | Self::Setup { .. } | Self::WorkerPanicked => None,
+            Self::Options(_) | Self::Measured(_) | Self::Setup { .. } | Self::WorkerPanicked => {
+                None
+            }
         }
     }
 }

@@ -8,6 +8,7 @@
 //! disorder, and
 //! `latency` the delay since the time it was due (`schedule`). `packet` and `control_packet` are
 //! all that knows MQTT. `sink` is a minimal server that shows what the generator itself costs.
+//! `storage` measures the index and the log by themselves, beside what they replace.
 
 mod assemble;
 mod check;
@@ -32,6 +33,7 @@ mod settings;
 mod sink;
 mod sink_route;
 mod socket;
+mod storage;
 mod tally;
 mod worker;
 
@@ -41,8 +43,8 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 pub use cli::{
-    Cli, Command, ConnArgs, FaninArgs, FanoutArgs, LoadArgs, MqttVersion, P2pArgs, SinkArgs,
-    TargetArgs,
+    Cli, Command, ConnArgs, FaninArgs, FanoutArgs, LoadArgs, MqttVersion, P2pArgs, Part, SinkArgs,
+    StorageArgs, TargetArgs,
 };
 pub use error::BenchError;
 pub use latency::LatencySummary;
@@ -62,6 +64,10 @@ pub fn execute(cli: &Cli) -> Result<ExitCode, BenchError> {
         let mode = if args.relay { "relaying" } else { "swallowing" };
         print(&format!("ready {mode} mqtt://{}\n", sink.address()?))?;
         sink.run(&AtomicBool::new(false))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Command::Storage(args) = &cli.command {
+        print(&storage::run(args)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let Some(settings) = settings::Settings::parse(&cli.command)? else {
@@ -91,11 +97,13 @@ pub fn execute(cli: &Cli) -> Result<ExitCode, BenchError> {
 /// Makes one run and returns its result, without printing it.
 ///
 /// # Errors
-/// `Options` for `sink`, which has no result; otherwise as [`execute`].
+/// `Options` for `sink` and `storage`, which make no report; otherwise as [`execute`].
 pub fn measure(command: &Command) -> Result<Report, BenchError> {
     match settings::Settings::parse(command)? {
         Some(settings) => runner::run(&settings),
-        None => Err(BenchError::Options("`sink` has no result".to_owned())),
+        None => Err(BenchError::Options(
+            "`sink` and `storage` have no report".to_owned(),
+        )),
     }
 }
 

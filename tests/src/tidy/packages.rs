@@ -34,7 +34,10 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("storage-state", &["storage-log", "storage-io"]),
     ("storage-log", &["storage-io"]),
     ("storage-io", &[]),
-    ("corelane-bench", &["engine-mqtt"]),
+    (
+        "corelane-bench",
+        &["engine-mqtt", "storage-io", "storage-log", "storage-queue"],
+    ),
     ("corelane-tests", EVERYTHING),
     ("corelane-fuzz", EVERYTHING),
 ];
