@@ -184,9 +184,11 @@ fn ingest(
     }
     figures.batch = Quantiles::of(batch);
     figures.turn = Some(Quantiles::of(turn));
-    figures.tail = tail_reads(&mut subject, &recent)?;
     figures.resident_bytes = resident_bytes().saturating_sub(resident);
     figures.resident_peak_bytes = resident_peak_bytes().saturating_sub(resident);
+    let appending = gauge.spent();
+    figures.tail = tail_reads(&mut subject, &recent)?;
+    let gauge = Gauge::now();
     progress.say("flushing and joining what is left");
     subject.index.freeze();
     subject.settle(workload.cursor())?;
@@ -199,9 +201,10 @@ fn ingest(
     drop(Subject::open(path, options)?);
     let spent = gauge.spent();
     figures.ingest = Spent {
-        wall_s: spent.wall_s - drawing_s,
-        cpu_s: spent.cpu_s - drawing_ns as f64 / 1e9,
-        ..spent
+        wall_s: appending.wall_s + spent.wall_s - drawing_s,
+        cpu_s: appending.cpu_s + spent.cpu_s - drawing_ns as f64 / 1e9,
+        read: appending.read + spent.read,
+        written: appending.written + spent.written,
     };
     Ok(())
 }

@@ -264,9 +264,12 @@ fn details(out: &mut String, name: &str, figures: Option<&Figures>) {
     let per_queue = figures.resident_bytes as f64 / figures.queues as f64;
     writeln!(
         out,
-        "{name}: {} entries/s wall, {} per CPU-second; {:.1} B/entry written, {:.2} on disk, {} B/queue \
-         on disk, {:.0} B/queue resident ({:.0} MB, peak {:.0} MB); batch p50 {:.1} p99 {:.1} max {:.0} us; \
-         tail p50 {:.2} p99 {:.2} us; cold {:.0}/s p50 {:.0} p99 {:.0} us {:.0} B; restart {:.3} s",
+        "{name}: {} entries/s wall, {} per CPU-second; {:.1} B/entry written, {:.2} on disk, \
+         {} B/queue \
+         on disk, {:.0} B/queue resident ({:.0} MB, peak {:.0} MB); \
+         batch p50 {:.1} p99 {:.1} max {:.0} us; \
+         tail p50 {:.2} p99 {:.2} us; cold {:.0}/s p50 {:.0} p99 {:.0} us {:.0} B; \
+         restart {:.3} s",
         short(figures.entries as f64 / figures.ingest.wall_s),
         short(figures.per_cpu_s()),
         figures.written_per_entry(),

@@ -1,4 +1,4 @@
-//! Little-endian fields, variable-length numbers and checksums.
+//! Little-endian fields, numbers and checksums.
 
 /// Takes fields off the front of bytes that came from a disk; `None` when they end.
 #[derive(Clone, Copy, Debug)]
@@ -31,40 +31,6 @@ impl<'a> Fields<'a> {
         let (head, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
         Some(head)
-    }
-
-    /// Seven bits per byte, lowest first; at most ten bytes.
-    pub(crate) fn varint(&mut self) -> Option<u64> {
-        let mut value = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.u8()?;
-            let bits = u64::from(byte & 0x7F);
-            if shift == 63 && bits > 1 {
-                return None;
-            }
-            value |= bits << shift;
-            if byte < 0x80 {
-                return Some(value);
-            }
-        }
-        None
-    }
-
-    pub(crate) fn varint_u32(&mut self) -> Option<u32> {
-        u32::try_from(self.varint()?).ok()
-    }
-}
-
-/// Appends a number as [`Fields::varint`] reads it.
-pub(crate) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
-    loop {
-        let [low, ..] = value.to_le_bytes();
-        value >>= 7;
-        if value == 0 {
-            out.push(low & 0x7F);
-            return;
-        }
-        out.push(low | 0x80);
     }
 }
 
@@ -106,40 +72,4 @@ pub(crate) const fn index(value: u64) -> usize {
 /// A length or an index as a number of a file.
 pub(crate) const fn number(value: usize) -> u64 {
     value as u64
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn varint_bounds() {
-        for (value, len) in [
-            (0, 1),
-            (127, 1),
-            (128, 2),
-            (u64::MAX >> 1, 9),
-            (u64::MAX, 10),
-        ] {
-            let mut out = Vec::new();
-            put_varint(value, &mut out);
-            assert_eq!(out.len(), len);
-            assert_eq!(Fields(&out).varint(), Some(value));
-            assert_eq!(Fields(&out[..len - 1]).varint(), None);
-        }
-        assert_eq!(Fields(&[0xFF; 10]).varint(), None, "more than 64 bits");
-        assert_eq!(Fields(&[0x80; 11]).varint(), None, "more than ten bytes");
-    }
-
-    proptest! {
-        #[test]
-        fn varint_round_trip(value in any::<u64>(), shift in 0_u32..64) {
-            let value = value >> shift;
-            let mut out = Vec::new();
-            put_varint(value, &mut out);
-            prop_assert_eq!(Fields(&out).varint(), Some(value));
-        }
-    }
 }

@@ -39,6 +39,7 @@ mod memtable;
 mod merge;
 mod open;
 mod page;
+mod page_builder;
 mod retire;
 mod run;
 mod run_file;

@@ -26,17 +26,18 @@ pub const MERGE_FROM_RUNS: usize = 16;
 /// Small runs from which adjacent ones are joined while the index is in use, by default: more than
 /// a start leaves, so that it goes first, and few enough for look-ups, which ask the filter of
 /// every run above their position.
-pub const JOIN_FROM_RUNS: usize = 64;
+pub const JOIN_FROM_RUNS: usize = 32;
 
 /// Operations of joining that may go before a flush for each operation of the flush before. An
 /// entry is rewritten once or twice, and each time read and written: so joining keeps up with any
 /// number of flushes, and a memtable waits five times as long as its flush takes, at worst.
 pub const JOIN_STEPS_PER_FLUSH_STEP: u64 = 4;
 
-/// Entries of a joined run at most: about 100 MB, half a second to write. A run with half of them
+/// Entries of a joined run at most: about 160 MB, two seconds of work. A run with half of them
 /// is not small: it is joined again only when three quarters of [`RUNS_MAX`] are reached, which
-/// takes some 6 * 10^9 entries. So an entry is rewritten a few times at most.
-pub const MERGE_ENTRIES_MAX: u64 = 16 << 20;
+/// takes some 10^10 entries. So an entry is rewritten a few times at most, and nearly always once:
+/// [`JOIN_FROM_RUNS`] whole memtables fit one run.
+pub const MERGE_ENTRIES_MAX: u64 = 32 << 20;
 
 /// Runs that are worth joining at least.
 pub const MERGE_RUNS_MIN: usize = 4;

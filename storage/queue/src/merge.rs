@@ -379,7 +379,7 @@ impl Cursor {
             run.check(page, bytes)?;
             self.entries.clear();
             self.place = 0;
-            let blocks = Blocks::new(bytes, run.id.low.0);
+            let blocks = Blocks::new(bytes);
             for block in blocks.into_iter().flatten() {
                 block
                     .entries(&mut self.entries)

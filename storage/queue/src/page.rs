@@ -1,22 +1,27 @@
 //! A page of a run: 4 KiB of blocks, each a stretch of one queue. The byte table is in
 //! `docs/formats-queue.md`.
+//!
+//! Everything is packed in bits, whose widths fit this page and are in its header: what the page
+//! has in common is said once. `page_builder.rs` writes what is read here.
 
 use storage_log::{LogOffset, QueueId};
 
 use crate::Entry;
-use crate::bits::{BitReader, BitWriter, WIDTH_MAX, width};
-use crate::fields::{Fields, checksum, index, low_u32, mix, number, put_varint};
+use crate::bits::{WIDTH_MAX, bits_at};
+use crate::fields::{Fields, checksum, index, low_u32, mix, number};
 use crate::limits::{BLOCK_ENTRIES_MAX, PAGE_BYTES};
 
-const HEADER_BYTES: usize = 12;
-const SUM_AT: usize = PAGE_BYTES - 4;
-
-/// Bytes for blocks in a page.
-pub(crate) const BLOCK_SPACE: usize = SUM_AT - HEADER_BYTES;
-
-/// Bytes of a block at most: five numbers of ten bytes, three widths, and packed entries.
-const BLOCK_BYTES_MAX: usize = 53 + BLOCK_ENTRIES_MAX * 12;
-const _: () = assert!(BLOCK_BYTES_MAX <= BLOCK_SPACE);
+/// Bytes in front of the dictionary of tags.
+pub(crate) const HEADER_BYTES: usize = 44;
+/// Where the checksum is.
+pub(crate) const SUM_AT: usize = PAGE_BYTES - 4;
+/// Tags of a dictionary at most; with more, each entry has its own.
+pub(crate) const DICTIONARY_MAX: usize = 32;
+/// Low bits at most that all log offsets and sizes of a page lack, so that they are not stored.
+pub(crate) const SHIFT_MAX: u32 = 7;
+/// Bits of the count of a block, less one.
+pub(crate) const COUNT_WIDTH_MAX: u32 = BLOCK_ENTRIES_MAX.trailing_zeros();
+const _: () = assert!(BLOCK_ENTRIES_MAX.is_power_of_two());
 
 /// One entry inside a block: all but the queue and the queue offset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,106 +39,9 @@ pub(crate) struct Start {
     pub(crate) at: u64,
 }
 
-/// Collects blocks until a page is full.
-#[derive(Debug, Default)]
-pub(crate) struct PageBuilder {
-    blocks: Vec<u8>,
-    count: u16,
-    start: Option<Start>,
-    last_queue: u64,
-    scratch: Vec<u8>,
-}
-
-impl PageBuilder {
-    /// Adds a block of at least one and at most [`BLOCK_ENTRIES_MAX`] items, whose offsets grow
-    /// by less than 2^32 from item to item. False when there is no room; an empty page has room.
-    pub(crate) fn push(&mut self, base: u64, start: Start, items: &[Item]) -> bool {
-        debug_assert!((1..=BLOCK_ENTRIES_MAX).contains(&items.len()));
-        let previous = if self.count == 0 {
-            start.queue.0
-        } else {
-            self.last_queue
-        };
-        self.scratch.clear();
-        put_varint(start.queue.0 - previous, &mut self.scratch);
-        put_varint(start.queue_offset, &mut self.scratch);
-        put_varint(number(items.len()), &mut self.scratch);
-        put_varint(start.at - base, &mut self.scratch);
-        encode_items(items, &mut self.scratch);
-        if self.blocks.len() + self.scratch.len() > BLOCK_SPACE {
-            return false;
-        }
-        self.blocks.extend_from_slice(&self.scratch);
-        self.last_queue = start.queue.0;
-        self.count += 1;
-        self.start.get_or_insert(start);
-        true
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// Appends the page to `out` and begins an empty one. `None` when it is empty.
-    pub(crate) fn finish(&mut self, salt: u32, page: u32, out: &mut Vec<u8>) -> Option<Start> {
-        let start = self.start.take()?;
-        let from = out.len();
-        let used = u16::try_from(self.blocks.len()).unwrap_or(u16::MAX);
-        out.extend_from_slice(&used.to_le_bytes());
-        out.extend_from_slice(&self.count.to_le_bytes());
-        out.extend_from_slice(&start.queue.0.to_le_bytes());
-        out.append(&mut self.blocks);
-        self.count = 0;
-        out.resize(from + SUM_AT, 0);
-        let sum = checksum(page_salt(salt, page), out.get(from..).unwrap_or_default());
-        out.extend_from_slice(&sum.to_le_bytes());
-        Some(start)
-    }
-}
-
 /// The salt of one page, so that a page of another place or another file does not pass.
 pub(crate) fn page_salt(salt: u32, page: u32) -> u32 {
     low_u32(mix((u64::from(salt) << 32) | u64::from(page)))
-}
-
-fn encode_items(items: &[Item], out: &mut Vec<u8>) {
-    let [first, rest @ ..] = items else { return };
-    if rest.is_empty() {
-        put_varint(u64::from(first.size), out);
-        put_varint(u64::from(first.tag), out);
-        return;
-    }
-    let deltas = || {
-        let pairs = items
-            .windows(2)
-            .filter_map(|pair| Some((pair.first()?, pair.last()?)));
-        pairs.map(|(earlier, later)| low_u32(later.at - earlier.at))
-    };
-    let size_min = items.iter().map(|item| item.size).min().unwrap_or(0);
-    let tag_min = items.iter().map(|item| item.tag).min().unwrap_or(0);
-    let widest = |values: &mut dyn Iterator<Item = u32>| width(values.max().unwrap_or(0));
-    let widths = [
-        widest(&mut deltas()),
-        widest(&mut items.iter().map(|item| item.size - size_min)),
-        widest(&mut items.iter().map(|item| item.tag - tag_min)),
-    ];
-    for width in widths {
-        out.push(u8::try_from(width).unwrap_or(u8::MAX));
-    }
-    put_varint(u64::from(size_min), out);
-    put_varint(u64::from(tag_min), out);
-    let [delta_width, size_width, tag_width] = widths;
-    let mut bits = BitWriter::new(out);
-    for delta in deltas() {
-        bits.put(delta, delta_width);
-    }
-    for item in items {
-        bits.put(item.size - size_min, size_width);
-    }
-    for item in items {
-        bits.put(item.tag - tag_min, tag_width);
-    }
-    bits.finish();
 }
 
 /// Checks the sum and the shape of a page, down to every entry.
@@ -141,7 +49,6 @@ pub(crate) fn verify(
     bytes: &[u8],
     salt: u32,
     page: u32,
-    base: u64,
     visit: &mut dyn FnMut(&Block<'_>),
 ) -> Result<(), &'static str> {
     let (Some(summed), Some(mut sum)) = (bytes.get(..SUM_AT), bytes.get(SUM_AT..).map(Fields))
@@ -151,7 +58,7 @@ pub(crate) fn verify(
     if sum.u32() != Some(checksum(page_salt(salt, page), summed)) {
         return Err("the page fails its checksum");
     }
-    let mut blocks = Blocks::new(bytes, base).ok_or("the page has no sound header")?;
+    let mut blocks = Blocks::new(bytes).ok_or("the page has no sound header")?;
     let mut entries = Vec::new();
     for block in blocks.by_ref() {
         entries.clear();
@@ -163,81 +70,169 @@ pub(crate) fn verify(
     if blocks.is_sound() {
         Ok(())
     } else {
-        Err("the page ends inside a block")
+        Err("the page ends inside a block or lacks entries")
+    }
+}
+
+/// What a page says about all of its blocks: the least value of each field, and how many bits hold
+/// the distance to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// Low bits that no log offset and no size has.
+    pub(crate) shift: u32,
+    /// Least log offset of a first entry, without those bits.
+    pub(crate) at_min: u64,
+    /// Least queue offset of a first entry.
+    pub(crate) offset_min: u64,
+    /// Least size, without the low bits.
+    pub(crate) size_min: u32,
+    /// Least width of the distances in a block.
+    pub(crate) gap_width_min: u32,
+    pub(crate) queue_width: u32,
+    pub(crate) offset_width: u32,
+    pub(crate) count_width: u32,
+    pub(crate) at_width: u32,
+    /// Bits that hold the width of the distances in a block.
+    pub(crate) gap_width_width: u32,
+    pub(crate) size_width: u32,
+    pub(crate) tag_width: u32,
+}
+
+impl Layout {
+    /// Bits of the head of a block.
+    pub(crate) const fn head_bits(&self) -> usize {
+        index(
+            (self.queue_width
+                + self.offset_width
+                + self.count_width
+                + self.at_width
+                + self.gap_width_width) as u64,
+        )
+    }
+
+    fn is_possible(&self) -> bool {
+        self.shift <= SHIFT_MAX
+            && self.gap_width_min <= WIDTH_MAX
+            && self.queue_width <= u64::BITS
+            && self.offset_width <= u64::BITS
+            && self.count_width <= COUNT_WIDTH_MAX
+            && self.at_width <= u64::BITS
+            && self.gap_width_width <= 6
+            && self.size_width <= WIDTH_MAX
+            && self.tag_width <= WIDTH_MAX
     }
 }
 
 /// The blocks of a page; ends early, and says so, when the bytes are not sound.
 #[derive(Clone, Debug)]
 pub(crate) struct Blocks<'a> {
-    fields: Fields<'a>,
+    page: &'a [u8],
+    layout: Layout,
+    /// The dictionary of tags; empty: each entry has its tag.
+    tags: &'a [u8],
+    /// Blocks and entries that are to come.
     left: u16,
+    entries_left: u16,
     queue: u64,
-    base: u64,
+    /// The bit at which the next head begins, and the next block's entries.
+    head: usize,
+    body: usize,
 }
 
 impl<'a> Blocks<'a> {
-    pub(crate) fn new(page: &'a [u8], base: u64) -> Option<Self> {
+    pub(crate) fn new(page: &'a [u8]) -> Option<Self> {
         let mut fields = Fields(page);
-        let used = fields.u16()?;
-        let left = fields.u16()?;
+        let (left, entries_left) = (fields.u16()?, fields.u16()?);
         let queue = fields.u64()?;
-        let blocks = fields
-            .slice(usize::from(used))
-            .filter(|used| used.len() <= BLOCK_SPACE)?;
-        Some(Self {
-            fields: Fields(blocks),
+        let mut layout = Layout {
+            at_min: fields.u64()?,
+            offset_min: fields.u64()?,
+            size_min: fields.u32()?,
+            shift: u32::from(fields.u8()?),
+            ..Layout::default()
+        };
+        let tags = usize::from(fields.u8()?);
+        let widths = fields.array::<10>()?.map(u32::from);
+        let [
+            gap_min,
+            queue_width,
+            offset,
+            count,
+            at,
+            gap_width,
+            size,
+            tag,
+            ..,
+        ] = widths;
+        layout.gap_width_min = gap_min;
+        layout.queue_width = queue_width;
+        layout.offset_width = offset;
+        layout.count_width = count;
+        layout.at_width = at;
+        layout.gap_width_width = gap_width;
+        layout.size_width = size;
+        layout.tag_width = tag;
+        let tags = fields.slice(4 * tags)?;
+        let head = 8 * (HEADER_BYTES + tags.len());
+        let body = head + usize::from(left) * layout.head_bits();
+        let is_sound = page.len() == PAGE_BYTES && layout.is_possible() && body <= 8 * SUM_AT;
+        is_sound.then_some(Self {
+            page,
+            layout,
+            tags,
             left,
+            entries_left,
             queue,
-            base,
+            head,
+            body,
         })
     }
 
-    /// Whether every block was there, and nothing else.
+    /// Whether every block was there, with all entries.
     pub(crate) const fn is_sound(&self) -> bool {
-        self.left == 0 && self.fields.0.is_empty()
+        self.left == 0 && self.entries_left == 0
     }
 
     fn block(&mut self) -> Option<Block<'a>> {
-        let fields = &mut self.fields;
-        self.queue = self.queue.checked_add(fields.varint()?)?;
-        let queue_offset = fields.varint()?;
-        let count = index(fields.varint()?);
-        if !(1..=BLOCK_ENTRIES_MAX).contains(&count) {
-            return None;
-        }
-        queue_offset.checked_add(number(count))?;
-        let at = self.base.checked_add(fields.varint()?)?;
-        let start = Start {
-            queue: QueueId(self.queue),
-            queue_offset,
-            at,
+        let layout = &self.layout;
+        let mut bit = self.head;
+        let mut take = |width: u32| {
+            let value = bits_at(self.page, bit, width);
+            bit += index(u64::from(width));
+            value
         };
-        let mut widths = [0_u32; 3];
-        if count > 1 {
-            widths = fields.array::<3>()?.map(u32::from);
-        }
-        let size_min = fields.varint_u32()?;
-        let tag_min = fields.varint_u32()?;
-        if widths.iter().any(|width| *width > WIDTH_MAX) {
+        let queue = self.queue.checked_add(take(layout.queue_width))?;
+        let queue_offset = layout.offset_min.checked_add(take(layout.offset_width))?;
+        let count = index(take(layout.count_width)) + 1;
+        let at = layout.at_min.checked_add(take(layout.at_width))?;
+        let gap_width = layout.gap_width_min + low_u32(take(layout.gap_width_width));
+        queue_offset.checked_add(number(count))?;
+        let at = at.checked_mul(1 << layout.shift)?;
+        let entry_bits = index(u64::from(layout.size_width + layout.tag_width));
+        let bits = (count - 1) * index(u64::from(gap_width)) + count * entry_bits;
+        let end = self.body + bits;
+        if end > 8 * SUM_AT || gap_width > WIDTH_MAX {
             return None;
         }
-        let [delta_width, size_width, tag_width] = widths.map(index_u32);
-        let bits = (count - 1) * delta_width + count * (size_width + tag_width);
-        let packed = fields.slice(bits.div_ceil(8))?;
-        Some(Block {
-            start,
+        self.entries_left = self.entries_left.checked_sub(u16::try_from(count).ok()?)?;
+        let block = Block {
+            start: Start {
+                queue: QueueId(queue),
+                queue_offset,
+                at,
+            },
             count,
-            widths,
-            size_min,
-            tag_min,
-            packed,
-        })
+            gap_width,
+            layout: *layout,
+            tags: self.tags,
+            page: self.page,
+            bit: self.body,
+        };
+        self.queue = queue;
+        self.head = bit;
+        self.body = end;
+        Some(block)
     }
-}
-
-fn index_u32(value: u32) -> usize {
-    index(u64::from(value))
 }
 
 impl<'a> Iterator for Blocks<'a> {
@@ -258,10 +253,12 @@ impl<'a> Iterator for Blocks<'a> {
 pub(crate) struct Block<'a> {
     pub(crate) start: Start,
     pub(crate) count: usize,
-    widths: [u32; 3],
-    size_min: u32,
-    tag_min: u32,
-    packed: &'a [u8],
+    gap_width: u32,
+    layout: Layout,
+    tags: &'a [u8],
+    page: &'a [u8],
+    /// Where its entries begin.
+    bit: usize,
 }
 
 impl Block<'_> {
@@ -272,31 +269,46 @@ impl Block<'_> {
 
     /// Appends the entries to `out`. `None` when they are impossible, which [`verify`] rules out.
     pub(crate) fn entries(&self, out: &mut Vec<Entry>) -> Option<()> {
-        let [delta_width, size_width, tag_width] = self.widths;
-        let from = out.len();
-        let mut bits = BitReader::new(self.packed);
+        let Layout {
+            shift,
+            size_min,
+            size_width,
+            tag_width,
+            ..
+        } = self.layout;
+        let [gap, size, tag] = [self.gap_width, size_width, tag_width];
+        let mut gap_bit = self.bit;
+        let mut bit = self.bit + (self.count - 1) * index(u64::from(gap));
         let mut at = self.start.at;
-        for place in 0..self.count {
-            if place > 0 {
-                let delta = bits.take(delta_width).filter(|delta| *delta > 0)?;
-                at = at.checked_add(u64::from(delta))?;
+        for queue_offset in self.start.queue_offset..self.end() {
+            if queue_offset > self.start.queue_offset {
+                let step = bits_at(self.page, gap_bit, gap);
+                gap_bit += index(u64::from(gap));
+                if step == 0 {
+                    return None;
+                }
+                at = at.checked_add(step << shift)?;
             }
-            let queue_offset = self.start.queue_offset + number(place);
-            let queue = self.start.queue;
+            let units = bits_at(self.page, bit, size) + u64::from(size_min);
+            bit += index(u64::from(size));
+            let value = bits_at(self.page, bit, tag);
+            bit += index(u64::from(tag));
             out.push(Entry {
-                queue,
+                queue: self.start.queue,
                 queue_offset,
                 at: LogOffset(at),
-                size: 0,
-                tag: 0,
+                size: u32::try_from(units << shift).ok()?,
+                tag: self.tag(value)?,
             });
         }
-        for entry in out.iter_mut().skip(from) {
-            entry.size = self.size_min.checked_add(bits.take(size_width)?)?;
-        }
-        for entry in out.iter_mut().skip(from) {
-            entry.tag = self.tag_min.checked_add(bits.take(tag_width)?)?;
-        }
         Some(())
+    }
+
+    fn tag(&self, value: u64) -> Option<u32> {
+        if self.tags.is_empty() {
+            return u32::try_from(value).ok();
+        }
+        let place = 4 * index(value);
+        Fields(self.tags.get(place..)?).u32()
     }
 }

@@ -74,9 +74,9 @@ impl Search {
     }
 
     /// Takes what a page has of the queue.
-    fn take(&mut self, page: &[u8], base: u64) -> Option<()> {
+    fn take(&mut self, page: &[u8]) -> Option<()> {
         let mut entries = Vec::new();
-        let mut blocks = Blocks::new(page, base)?;
+        let mut blocks = Blocks::new(page)?;
         for block in blocks.by_ref() {
             if block.start.queue > self.queue {
                 return Some(());
@@ -162,7 +162,7 @@ impl<F: DiskFile> Run<F> {
                     filter.insert(block.start.queue);
                     visit(block);
                 };
-                verify(bytes, self.id.salt(), page, self.id.low.0, visit)
+                verify(bytes, self.id.salt(), page, visit)
                     .map_err(|reason| self.id.damaged_page(page, reason))?;
                 if start.as_ref() != self.fences.get(index(u64::from(page))) {
                     let reason = "the page begins elsewhere than its fence says";
@@ -251,7 +251,7 @@ impl<F: DiskFile> Run<F> {
                     return Ok(Some(self.page_read(number)));
                 };
                 search
-                    .take(bytes, self.id.low.0)
+                    .take(bytes)
                     .ok_or_else(|| self.id.damaged_page(number, "it is not sound in memory"))?;
                 page += 1;
             }
@@ -264,7 +264,7 @@ impl<F: DiskFile> Run<F> {
 
     /// Checks a page that was read.
     pub(crate) fn check(&self, page: u32, bytes: &[u8]) -> Result<(), IndexError> {
-        let verified = verify(bytes, self.id.salt(), page, self.id.low.0, &mut |_| {});
+        let verified = verify(bytes, self.id.salt(), page, &mut |_| {});
         verified.map_err(|reason| self.id.damaged_page(page, reason))
     }
 

@@ -8,10 +8,11 @@ use crate::IndexError;
 use crate::fields::{Fields, checksum, index, low_u32, mix, number};
 use crate::filter::Filter;
 use crate::limits::{BLOCK_ENTRIES_MAX, PAGE_BYTES};
-use crate::page::{Item, PageBuilder, Start, page_salt};
+use crate::page::{Item, Start, page_salt};
+use crate::page_builder::PageBuilder;
 
 /// The version of run files that this build writes.
-pub(crate) const FORMAT_VERSION: u16 = 1;
+pub(crate) const FORMAT_VERSION: u16 = 2;
 
 const HEADER_MAGIC: [u8; 8] = *b"CLQ-RUN\n";
 const FOOTER_MAGIC: [u8; 8] = *b"CLQ-END\n";
@@ -303,7 +304,7 @@ impl RunWriter {
         let mut count = items.len();
         while !items.is_empty() {
             let (head, tail) = items.split_at(count.min(items.len()));
-            if self.page.push(self.id.low.0, start, head) {
+            if self.page.push(start, head) {
                 let Some(next) = tail.first() else { return };
                 let queue_offset = start.queue_offset + number(head.len());
                 start = Start {

@@ -204,15 +204,15 @@ fn another_log_or_version_is_refused() {
     };
     model
         .disk
-        .rot(&runs[0], &mut |bytes| reseal(bytes, 0, 4096, 2));
+        .rot(&runs[0], &mut |bytes| reseal(bytes, 0, 4096, 1));
     let error = Index::open(model.disk.clone(), LOG, options()).unwrap_err();
     let file = runs[0].clone();
     assert_eq!(
         error,
         IndexError::Format {
             file,
-            found: 2,
-            expected: 1
+            found: 1,
+            expected: 2
         }
     );
 
