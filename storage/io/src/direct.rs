@@ -9,7 +9,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::{ALIGN, AlignedBuf, ByteFile, Disk, DiskError, DiskFile, ErrorKind, Operation};
+use crate::space::{allocate, space_at};
+use crate::{ALIGN, AlignedBuf, ByteFile, Disk, DiskError, DiskFile, ErrorKind, Operation, Space};
 
 const LOCK_NAME: &str = "lock";
 
@@ -212,6 +213,23 @@ impl Disk for DirectDisk {
         })
     }
 
+    fn space(&self) -> Result<Space, DiskError> {
+        space_at(&self.directory).map_err(|error| {
+            DiskError::system(&self.path.to_string_lossy(), Operation::Space, 0, &error)
+        })
+    }
+
+    fn set_aside(&self, name: &str, bytes: u64) -> Result<(), DiskError> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        let file = self.file(name, &options, Operation::Create)?;
+        allocate(&file, bytes).map_err(|error| {
+            // Part of it may have been taken.
+            drop(fs::remove_file(self.path.join(name)));
+            self.system(name, Operation::Length, &error)
+        })
+    }
+
     fn byte_file(&self, name: &str) -> Result<Box<dyn ByteFile>, DiskError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
@@ -298,6 +316,10 @@ impl ByteFile for DirectByteFile {
         metadata
             .map(|file| file.len())
             .map_err(|error| self.error(Operation::Length, 0, &error))
+    }
+
+    fn space(&self) -> Result<Space, DiskError> {
+        space_at(&self.file).map_err(|error| self.error(Operation::Space, 0, &error))
     }
 
     fn sync(&self) -> Result<(), DiskError> {

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::{AlignedBuf, DiskError};
+use crate::{AlignedBuf, DiskError, Space};
 
 /// One directory of files.
 ///
@@ -56,6 +56,19 @@ pub trait Disk: Clone {
     /// # Errors
     /// When the sync fails: what was created, renamed or removed since the last one may be undone.
     fn sync_dir(&self) -> Result<(), DiskError>;
+
+    /// The room of the file system that this directory is on.
+    ///
+    /// # Errors
+    /// When the system can't tell.
+    fn space(&self) -> Result<Space, DiskError>;
+
+    /// Makes the file `name`, unless it is there, and takes `bytes` of the device for it at once:
+    /// room that nobody else gets before the file is removed.
+    ///
+    /// # Errors
+    /// When there is less room, or the file system can't do that; the file is removed then.
+    fn set_aside(&self, name: &str, bytes: u64) -> Result<(), DiskError>;
 
     /// A file for unaligned access, opened or created: for the state store.
     ///
@@ -139,6 +152,12 @@ pub trait ByteFile: fmt::Debug + Send + Sync {
     fn is_empty(&self) -> Result<bool, DiskError> {
         Ok(self.len()? == 0)
     }
+
+    /// The room of the file system that the file is on.
+    ///
+    /// # Errors
+    /// When the system can't tell.
+    fn space(&self) -> Result<Space, DiskError>;
 
     /// Makes all completed writes and the length durable.
     ///

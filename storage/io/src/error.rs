@@ -22,6 +22,8 @@ pub enum Operation {
     Write,
     /// The length of a file was read or set.
     Length,
+    /// The room of the file system was asked for.
+    Space,
     /// The contents of a file were made durable.
     Sync,
     /// The names in a directory were made durable.
@@ -39,6 +41,7 @@ impl Operation {
             Self::Read => "read",
             Self::Write => "write",
             Self::Length => "read or set the length of",
+            Self::Space => "tell the room at",
             Self::Sync => "sync",
             Self::SyncDirectory => "sync the directory of",
         }

@@ -20,6 +20,7 @@ mod glommio_queue;
 mod queue;
 mod ring_queue;
 pub mod sim;
+mod space;
 
 pub use aligned::{ALIGN, AlignedBuf, align_down, align_up};
 pub use direct::{DirectDisk, DirectFile, DirectoryLock};
@@ -28,3 +29,4 @@ pub use error::{DiskError, ErrorKind, Operation};
 pub use glommio_queue::GlommioQueue;
 pub use queue::{Completion, DiskQueue, Done, Op};
 pub use ring_queue::RingQueue;
+pub use space::Space;

@@ -6,6 +6,8 @@ use std::sync::{Arc, OnceLock};
 use redb::StorageBackend;
 use storage_io::{ByteFile, DiskError, ErrorKind};
 
+use crate::room::Room;
+
 /// The first failure of the device under a database. redb reports failures in words of its own
 /// and later ones as consequences; this is the one that names file, operation and offset.
 #[derive(Clone, Debug, Default)]
@@ -28,13 +30,32 @@ impl FirstFailure {
 /// A byte file as redb wants it.
 #[derive(Debug)]
 pub(crate) struct Backend {
-    file: Box<dyn ByteFile>,
+    file: Arc<dyn ByteFile>,
     failure: FirstFailure,
+    room: Room,
 }
 
 impl Backend {
-    pub(crate) fn new(file: Box<dyn ByteFile>, failure: FirstFailure) -> Self {
-        Self { file, failure }
+    pub(crate) fn new(file: Arc<dyn ByteFile>, failure: FirstFailure, room: Room) -> Self {
+        Self {
+            file,
+            failure,
+            room,
+        }
+    }
+
+    /// Does what may need room of the device, when there is some. A write that found none has done
+    /// nothing that a later one does not do again.
+    fn with_room(&self, attempt: impl Fn() -> Result<(), DiskError>) -> Result<(), io::Error> {
+        loop {
+            match attempt() {
+                Err(error) if error.is_shortage() && self.room.wait() => {}
+                other => {
+                    self.room.wait_no_more();
+                    return self.result(other);
+                }
+            }
+        }
     }
 
     fn result<T>(&self, result: Result<T, DiskError>) -> Result<T, io::Error> {
@@ -52,7 +73,7 @@ impl StorageBackend for Backend {
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        self.result(self.file.set_len(len))
+        self.with_room(|| self.file.set_len(len))
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
@@ -60,6 +81,6 @@ impl StorageBackend for Backend {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        self.result(self.file.write_at(offset, data))
+        self.with_room(|| self.file.write_at(offset, data))
     }
 }

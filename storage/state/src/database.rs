@@ -11,12 +11,14 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
-use storage_io::{Disk, DiskError};
+use storage_io::{ByteFile, Disk, DiskError};
 
 use crate::backend::{Backend, FirstFailure};
-use crate::limits::COMPACT_BYTES_MIN;
+use crate::limits::{COMPACT_BYTES_MIN, PATH_BYTES, TRANSACTION_BYTES};
+use crate::room::Room;
 use crate::{StateError, section};
 
 /// The name of the file in a shard's directory.
@@ -42,6 +44,8 @@ pub(crate) struct Batch {
 pub(crate) struct Database {
     redb: redb::Database,
     failure: FirstFailure,
+    file: Arc<dyn ByteFile>,
+    room: Room,
 }
 
 /// A range of stored rows, in key order.
@@ -51,12 +55,13 @@ impl Database {
     /// Opens or creates the database, and checks every page of it.
     pub(crate) fn open<D: Disk>(disk: &D, cache_bytes: usize) -> Result<Self, StateError> {
         let exists = disk.list()?.iter().any(|name| name == FILE_NAME);
-        let file = disk.byte_file(FILE_NAME)?;
+        let file: Arc<dyn ByteFile> = disk.byte_file(FILE_NAME)?.into();
         if !exists {
             disk.sync_dir()?;
         }
         let failure = FirstFailure::default();
-        let backend = Backend::new(file, failure.clone());
+        let room = Room::default();
+        let backend = Backend::new(Arc::clone(&file), failure.clone(), room.clone());
         // Every page is checked, here and now, against its checksum: redb trusts pages later.
         // What it meets before that in a damaged file may panic inside, which is caught: the file
         // is then as unreadable as with an error.
@@ -71,9 +76,14 @@ impl Database {
             Ok(Err(error)) => return Err(unreadable(&failure, &error.to_string())),
             Err(_) => return Err(unreadable(&failure, "opening it failed in an assertion")),
         };
-        let mut database = Self { redb, failure };
+        let mut database = Self {
+            redb,
+            failure,
+            file,
+            room,
+        };
         database.check_format()?;
-        database.compact_if_sparse()?;
+        database.compact_if_sparse(disk)?;
         Ok(database)
     }
 
@@ -153,6 +163,34 @@ impl Database {
         read().map_err(|error| self.error("read a range of keys", &error))
     }
 
+    /// Stands still until the device has room for a batch, so that the transaction, which readers
+    /// would have to wait for, need not. False: the store is dropped.
+    ///
+    /// # Errors
+    /// When the system cannot tell the room.
+    pub(crate) fn wait_for_room(&self, batch: &Batch) -> Result<bool, StateError> {
+        // Copy-on-write: at worst each change rewrites its path, and all of them every page.
+        let bytes: usize = batch.sections.iter().map(bytes::Bytes::len).sum();
+        let sections = batch.sections.iter();
+        let changes: usize = sections.map(|one| section::decode(one).count()).sum();
+        let (bytes, changes) = (bytes as u64, changes as u64);
+        loop {
+            let pages = (changes * PATH_BYTES).min(self.file.len()? + 2 * bytes);
+            if self.file.space()?.free_bytes >= pages + 2 * bytes + TRANSACTION_BYTES {
+                self.room.wait_no_more();
+                return Ok(true);
+            }
+            if !self.room.wait() {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// The room that its writes wait for.
+    pub(crate) const fn room(&self) -> &Room {
+        &self.room
+    }
+
     /// What an operation on the database failed with: the disk's own error where there is one.
     pub(crate) fn error(
         &self,
@@ -205,8 +243,8 @@ impl Database {
     }
 
     /// The file doubles as it grows and does not shrink by itself: gives the rest back when less
-    /// than a quarter of a large one is used.
-    fn compact_if_sparse(&mut self) -> Result<(), StateError> {
+    /// than a quarter of a large one is used, and there is room for another copy.
+    fn compact_if_sparse<D: Disk>(&mut self, disk: &D) -> Result<(), StateError> {
         let used = || -> Result<(u64, u64), redb::Error> {
             let transaction = self.redb.begin_write()?;
             let stats = transaction.stats()?;
@@ -218,6 +256,9 @@ impl Database {
         };
         let (live, allocated) = used().map_err(|error| self.error("count its pages", &error))?;
         if allocated < COMPACT_BYTES_MIN || live > allocated / 4 {
+            return Ok(());
+        }
+        if disk.space()?.free_bytes < allocated {
             return Ok(());
         }
         let compacted = self.redb.compact();
@@ -252,8 +293,8 @@ mod tests {
     use crate::section::{Change, encode};
 
     fn open_raw(disk: &SimDisk) -> redb::Database {
-        let file = disk.byte_file(FILE_NAME).unwrap();
-        let backend = Backend::new(file, FirstFailure::default());
+        let file = disk.byte_file(FILE_NAME).unwrap().into();
+        let backend = Backend::new(file, FirstFailure::default(), Room::default());
         redb::Builder::new().create_with_backend(backend).unwrap()
     }
 

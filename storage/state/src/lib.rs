@@ -22,6 +22,7 @@ mod database;
 mod error;
 pub mod limits;
 mod overlay;
+mod room;
 mod scan;
 pub mod section;
 mod store;

@@ -29,3 +29,9 @@ pub const CACHE_BYTES: usize = 32 << 20;
 
 /// A database below this is never compacted.
 pub const COMPACT_BYTES_MIN: u64 = 64 << 20;
+
+/// Bytes of new pages that one change of a key takes at most: the path to it, four pages long.
+pub const PATH_BYTES: u64 = 4 * 4096;
+
+/// Bytes of new pages that a transaction takes besides: its own tables and redb's lists of pages.
+pub const TRANSACTION_BYTES: u64 = 256 << 10;

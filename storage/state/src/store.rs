@@ -106,6 +106,12 @@ struct InFlight {
     applied: Vec<(u32, u64)>,
 }
 
+impl Drop for StateStore {
+    fn drop(&mut self) {
+        self.database.room().end();
+    }
+}
+
 impl StateStore {
     /// Opens the store in a shard's directory, or creates it. Blocks; reads and checks the whole
     /// file.
@@ -227,8 +233,9 @@ impl StateStore {
         self.step(true, &durable)
     }
 
-    /// Hands over all that is durable and waits until the database has confirmed it. Blocks; for
-    /// replay and the orderly stop.
+    /// Hands over all that is durable and waits until the database has confirmed it, or stands
+    /// still for want of room, see [`StateStore::waits_for_room`]. Blocks; for replay and the
+    /// orderly stop.
     ///
     /// # Errors
     /// As [`StateStore::flush`].
@@ -238,7 +245,10 @@ impl StateStore {
             if self.in_flight.is_none() {
                 return Ok(());
             }
-            let answer = self.writer.answer(true);
+            let answer = self.writer.awaited_answer();
+            if answer.is_none() && self.waits_for_room() {
+                return Ok(());
+            }
             self.take_answer(answer)?;
         }
     }
@@ -259,6 +269,14 @@ impl StateStore {
     #[must_use]
     pub const fn is_full(&self) -> bool {
         self.overlay.bytes() >= self.options.overlay_bytes_max
+    }
+
+    /// The device is full: the thread that writes stands still until there is room. What is applied
+    /// waits in the overlay meanwhile. Nothing waits with [`Writing::Inline`]: a full device is an
+    /// error there.
+    #[must_use]
+    pub fn waits_for_room(&self) -> bool {
+        self.database.room().is_waited_for()
     }
 
     /// The value of a key, durable or not. Blocks.
@@ -304,7 +322,7 @@ impl StateStore {
             return Err(error.clone());
         }
         if self.in_flight.is_some() {
-            let answer = self.writer.answer(false);
+            let answer = self.writer.answer();
             self.take_answer(answer)?;
         }
         self.overlay.advance(durable);

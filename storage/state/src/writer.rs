@@ -2,12 +2,16 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::StateError;
 use crate::database::{Batch, Database};
 
 /// Starts a side thread that runs what it is given to its end.
 pub type Spawn<'a> = dyn FnMut(Box<dyn FnOnce() + Send>) + 'a;
+
+/// Between two looks whether the thread that writes waits for room.
+const ANSWER_WAIT: Duration = Duration::from_millis(50);
 
 /// Where the database is written.
 pub enum Writing<'a> {
@@ -66,18 +70,27 @@ impl Writer {
         }
     }
 
-    /// What came of the batch under way; with `wait`, stands still until it is known.
-    pub(crate) fn answer(&self, wait: bool) -> Option<Answer> {
+    /// What came of the batch under way, when it is known.
+    pub(crate) fn answer(&self) -> Option<Answer> {
         let Self::Background { answers, .. } = self else {
             return None;
         };
-        if wait {
-            return Some(answers.recv().unwrap_or(Err(StateError::WriterGone)));
-        }
         match answers.try_recv() {
             Ok(answer) => Some(answer),
             Err(flume::TryRecvError::Empty) => None,
             Err(flume::TryRecvError::Disconnected) => Some(Err(StateError::WriterGone)),
+        }
+    }
+
+    /// As [`Writer::answer`], but stands still for some time until it is known.
+    pub(crate) fn awaited_answer(&self) -> Option<Answer> {
+        let Self::Background { answers, .. } = self else {
+            return None;
+        };
+        match answers.recv_timeout(ANSWER_WAIT) {
+            Ok(answer) => Some(answer),
+            Err(flume::RecvTimeoutError::Timeout) => None,
+            Err(flume::RecvTimeoutError::Disconnected) => Some(Err(StateError::WriterGone)),
         }
     }
 }
@@ -88,8 +101,13 @@ fn write_batches(
     batches: &flume::Receiver<Batch>,
     answers: &flume::Sender<Answer>,
 ) {
+    database.room().allow_waiting();
     for batch in batches {
-        let answer = database.write(&batch);
+        let answer = match database.wait_for_room(&batch) {
+            Ok(true) => database.write(&batch),
+            Ok(false) => return,
+            Err(error) => Err(error),
+        };
         let failed = answer.is_err();
         if answers.send(answer).is_err() || failed {
             return;

@@ -96,3 +96,18 @@ fn the_file_system_is_found_by_its_device() {
     let (_guard, disk) = directory();
     assert!(disk.file_system().is_some());
 }
+
+#[test]
+fn room_is_told_and_set_aside() {
+    let (_guard, disk) = directory();
+    let space = disk.space().unwrap();
+    assert!(space.free_bytes > 0 && space.free_bytes <= space.total_bytes);
+    disk.set_aside("reserve", 1 << 20).unwrap();
+    disk.set_aside("reserve", 1 << 20).unwrap();
+    let file = fs::metadata(disk.path().join("reserve")).unwrap();
+    assert_eq!(file.len(), 1 << 20);
+    assert!(file.blocks() * 512 >= 1 << 20, "{} blocks", file.blocks());
+    let error = disk.set_aside("too-much", 1 << 60).unwrap_err();
+    assert!(error.file.ends_with("too-much"), "{error}");
+    assert!(!disk.list().unwrap().contains(&"too-much".to_owned()));
+}

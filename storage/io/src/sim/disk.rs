@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Faults;
 use super::world::World;
-use crate::{ALIGN, AlignedBuf, ByteFile, Disk, DiskError, DiskFile, ErrorKind, Operation};
+use crate::{ALIGN, AlignedBuf, ByteFile, Disk, DiskError, DiskFile, ErrorKind, Operation, Space};
 
 /// A directory of a simulated disk. Clones and sub-directories share the device.
 #[derive(Clone, Debug)]
@@ -175,6 +175,19 @@ impl Disk for SimDisk {
         lock(&self.world).sync_directory(&self.path)
     }
 
+    fn space(&self) -> Result<Space, DiskError> {
+        Ok(lock(&self.world).space())
+    }
+
+    fn set_aside(&self, name: &str, bytes: u64) -> Result<(), DiskError> {
+        let mut world = lock(&self.world);
+        let found = world.look_up(&self.path, name);
+        let inode = found.unwrap_or_else(|| world.link(&self.path, name));
+        world
+            .set_len(inode, name, bytes)
+            .inspect_err(|_| world.unlink(&self.path, name))
+    }
+
     fn byte_file(&self, name: &str) -> Result<Box<dyn ByteFile>, DiskError> {
         let mut world = lock(&self.world);
         let found = world.look_up(&self.path, name);
@@ -238,6 +251,10 @@ impl ByteFile for SimByteFile {
 
     fn len(&self) -> Result<u64, DiskError> {
         self.handle.len()
+    }
+
+    fn space(&self) -> Result<Space, DiskError> {
+        Ok(self.handle.world(Operation::Space)?.space())
     }
 
     fn sync(&self) -> Result<(), DiskError> {

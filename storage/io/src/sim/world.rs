@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::{Rng, SECTOR};
-use crate::{DiskError, ErrorKind, Operation};
+use crate::{DiskError, ErrorKind, Operation, Space};
 
 /// Which operations fail. The default is none.
 #[derive(Clone, Debug, Default)]
@@ -286,6 +286,15 @@ impl World {
             return Err(DiskError::new(name, operation, 0, ErrorKind::Injected));
         }
         Ok(())
+    }
+
+    pub(super) fn space(&self) -> Space {
+        let used: usize = self.inodes.iter().map(|file| file.visible.len()).sum();
+        let total_bytes = self.faults.space_bytes.unwrap_or(1 << 50);
+        Space {
+            total_bytes,
+            free_bytes: total_bytes.saturating_sub(used as u64),
+        }
     }
 
     fn reserve(&self, inode: usize, name: &str, at: u64, end: usize) -> Result<(), DiskError> {

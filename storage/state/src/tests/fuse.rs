@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use storage_io::sim::{SimDisk, SimFile};
-use storage_io::{ByteFile, Disk, DiskError, ErrorKind, Operation};
+use storage_io::{ByteFile, Disk, DiskError, ErrorKind, Operation, Space};
 
 /// A directory of a simulated disk whose byte files fail when the fuse has burnt down.
 #[derive(Clone, Debug)]
@@ -20,6 +20,12 @@ impl FuseDisk {
             disk,
             left: Arc::new(AtomicU64::new(u64::MAX)),
         }
+    }
+
+    /// Bytes of the only file that there is.
+    pub(super) fn contents_len(&self) -> u64 {
+        let bytes = self.disk.contents("state.redb").unwrap_or_default();
+        bytes.len() as u64
     }
 
     /// Lets this many changing operations pass from now on.
@@ -60,6 +66,14 @@ impl Disk for FuseDisk {
 
     fn sync_dir(&self) -> Result<(), DiskError> {
         self.disk.sync_dir()
+    }
+
+    fn space(&self) -> Result<Space, DiskError> {
+        self.disk.space()
+    }
+
+    fn set_aside(&self, name: &str, bytes: u64) -> Result<(), DiskError> {
+        self.disk.set_aside(name, bytes)
     }
 
     fn byte_file(&self, name: &str) -> Result<Box<dyn ByteFile>, DiskError> {
@@ -105,6 +119,10 @@ impl ByteFile for FuseFile {
 
     fn len(&self) -> Result<u64, DiskError> {
         self.file.len()
+    }
+
+    fn space(&self) -> Result<Space, DiskError> {
+        self.file.space()
     }
 
     fn sync(&self) -> Result<(), DiskError> {

@@ -378,6 +378,73 @@ fn a_thread_writes_the_same() {
     assert_eq!(store.scan(1, &[]).unwrap().count(), 7);
 }
 
+fn put(store: &mut StateStore, end: u64, value: &[u8]) {
+    let key = end.to_le_bytes();
+    let change = Change {
+        table: 1,
+        key: &key,
+        value: Some(value),
+    };
+    let mut section = Vec::new();
+    encode(&change, &mut section).unwrap();
+    store.apply(3, end, &section).unwrap();
+}
+
+#[test]
+fn a_thread_waits_for_room_on_a_full_disk() {
+    let disk = FuseDisk::new(5);
+    let mut threads = Vec::new();
+    let mut spawn = |run: Box<dyn FnOnce() + Send>| {
+        threads.push(std::thread::Builder::new().spawn(run).unwrap());
+    };
+    let full = || {
+        let used = disk.contents_len();
+        disk.disk.set_faults(Faults {
+            space_bytes: Some(used),
+            ..Faults::default()
+        });
+    };
+    let writing = Writing::Background(&mut spawn);
+    let mut store = StateStore::open(&disk, options(), writing).unwrap();
+    let (value, mut end) = (vec![7; 3_000], 0);
+    full();
+    while !store.waits_for_room() {
+        end += 100;
+        put(&mut store, end, &value);
+        store.settle(|_| end).unwrap();
+        assert!(end < 1_000_000, "the disk is not full");
+    }
+    assert!(store.applied(3) < end);
+    while !store.is_full() {
+        end += 100;
+        put(&mut store, end, &value);
+        store.settle(|_| end).unwrap();
+    }
+    let first = store.get(1, &100_u64.to_le_bytes()).unwrap();
+    assert_eq!(first.as_deref(), Some(&value[..]));
+    // There is room.
+    disk.disk.set_faults(Faults::default());
+    while store.applied(3) < end {
+        store.settle(|_| end).unwrap();
+    }
+    assert!(!store.is_full() && !store.waits_for_room());
+    // There is none again, and the store is dropped while its thread waits.
+    full();
+    while !store.waits_for_room() {
+        end += 100;
+        put(&mut store, end, &value);
+        store.settle(|_| end).unwrap();
+    }
+    let applied = store.applied(3);
+    drop(store);
+    threads
+        .into_iter()
+        .for_each(|thread| thread.join().unwrap());
+    disk.disk.set_faults(Faults::default());
+    let store = StateStore::open(&disk, options(), Writing::Inline).unwrap();
+    assert_eq!(store.applied_logs().collect::<Vec<_>>(), [(3, applied)]);
+}
+
 #[test]
 fn a_failing_thread_is_reported() {
     let disk = FuseDisk::new(6);
