@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::space::{allocate, space_at};
+use crate::space::{allocate, discard, space_at};
 use crate::{ALIGN, AlignedBuf, ByteFile, Disk, DiskError, DiskFile, ErrorKind, Operation, Space};
 
 const LOCK_NAME: &str = "lock";
@@ -275,6 +275,11 @@ impl DiskFile for DirectFile {
             .file
             .sync_data()
             .map_err(|error| self.error(Operation::Sync, 0, &error))
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<(), DiskError> {
+        discard(&self.inner.file, offset, len)
+            .map_err(|error| self.error(Operation::Length, offset, &error))
     }
 
     fn len(&self) -> Result<u64, DiskError> {

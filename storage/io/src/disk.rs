@@ -101,6 +101,13 @@ pub trait DiskFile: Clone {
     /// a second call says: never retry.
     fn sync(&self) -> Result<(), DiskError>;
 
+    /// Gives `len` bytes at `offset` back to the device; they read as zeroes. The length of the
+    /// file stays.
+    ///
+    /// # Errors
+    /// When the file system can't do that.
+    fn discard(&self, offset: u64, len: u64) -> Result<(), DiskError>;
+
     /// The length in bytes.
     ///
     /// # Errors

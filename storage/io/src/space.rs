@@ -1,4 +1,4 @@
-//! How much room a file system has, and taking some of it for a file at once.
+//! How much room a file system has, and taking some of it for a file at once, or giving it back.
 #![expect(
     unsafe_code,
     reason = "system calls without a safe wrapper; each block says why"
@@ -38,6 +38,18 @@ pub(crate) fn allocate(file: &File, bytes: u64) -> io::Result<()> {
     let len = libc::off_t::try_from(bytes).map_err(io::Error::other)?;
     // SAFETY: the call takes integers only, and the descriptor is open.
     if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Gives a range of a file back to the device; it reads as zeroes then.
+pub(crate) fn discard(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
+    let len = libc::off_t::try_from(len).map_err(io::Error::other)?;
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: the call takes integers only, and the descriptor is open.
+    if unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) } < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())

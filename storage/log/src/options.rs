@@ -45,6 +45,9 @@ pub struct LogOptions {
     pub tail_bytes_max: usize,
     /// Bytes of chunks read back from disk kept in memory; at least two of the largest records.
     pub cache_bytes_max: usize,
+    /// Bytes of the file system that preparing a segment leaves free: for the index and the state
+    /// store.
+    pub free_bytes_min: u64,
     /// Never rewrite a block that holds durable bytes: every group is filled up to 4096 bytes.
     pub pad_tail: bool,
     /// Randomness for the nonces of segments.
@@ -65,6 +68,7 @@ impl Default for LogOptions {
             unsynced_bytes_max: limits::UNSYNCED_BYTES_MAX,
             tail_bytes_max: limits::TAIL_BYTES_MAX,
             cache_bytes_max: limits::CACHE_BYTES_MAX,
+            free_bytes_min: 0,
             pad_tail: false,
             seed: 0,
             epoch: 0,

@@ -158,13 +158,20 @@ impl<D: Disk> Log<D> {
         let base = LogOffset(align_up(beyond.0 + RECOVERY_GAP_BYTES));
         let header = first_segment(log_id, &options, base, Some(end));
         remove_unfinished(&disk)?;
-        let file = make_ready(&disk, &header)?;
+        let is_unused = |one: &&Segment<D::File>| {
+            let base = one.header.base;
+            chain.iter().all(|kept| kept.header.base != base)
+        };
+        let others = chain.iter().chain(found.iter().filter(is_unused));
+        let file = make_ready_in_any_room(&disk, &header, others)?;
         let spares = adopt_spares(&disk, options.segment_bytes_max)?;
         let root_file = open_root(&disk)?;
-        remove_unused(&disk, &chain, base)?;
+        if file.is_some() {
+            remove_unused(&disk, &chain, base)?;
+        }
         report.segments = chain.len();
         chain.push(Segment {
-            file: Some(file),
+            file,
             ..Segment::planned(header)
         });
         let base = Base {
@@ -221,6 +228,36 @@ fn chain<F: Clone>(found: &[Segment<F>], start: LogOffset) -> Result<Vec<Segment
         return Err(LogError::MissingSegment { base: start });
     }
     Ok(chain)
+}
+
+/// Makes a segment ready. When there is no room for it, the unused ends of others are given back:
+/// nothing is ever appended there. `None` when that is not enough: the segment is prepared later,
+/// and until then the log can be read and nothing gets durable.
+fn make_ready_in_any_room<'a, D: Disk<File: 'a>>(
+    disk: &D,
+    header: &SegmentHeader,
+    others: impl Iterator<Item = &'a Segment<D::File>>,
+) -> Result<Option<D::File>, LogError> {
+    match make_ready(disk, header) {
+        Err(error) if error.is_shortage() => {}
+        other => return Ok(Some(other?)),
+    }
+    remove_unfinished(disk)?;
+    for segment in others {
+        let (from, limit) = (align_up(segment.end.0), segment.header.limit().0);
+        if let Some(file) = &segment.file
+            && from < limit
+        {
+            file.discard(segment.position(LogOffset(from)), limit - from)?;
+        }
+    }
+    match make_ready(disk, header) {
+        Err(error) if error.is_shortage() => {
+            remove_unfinished(disk)?;
+            Ok(None)
+        }
+        other => Ok(Some(other?)),
+    }
 }
 
 /// Removes what a crash left of segments that were being prepared.

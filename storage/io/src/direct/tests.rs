@@ -107,6 +107,14 @@ fn room_is_told_and_set_aside() {
     let file = fs::metadata(disk.path().join("reserve")).unwrap();
     assert_eq!(file.len(), 1 << 20);
     assert!(file.blocks() * 512 >= 1 << 20, "{} blocks", file.blocks());
+    let part = disk.open("reserve").unwrap();
+    part.write_at(0, &[1; 4 * ALIGN]).unwrap();
+    part.discard(ALIGN as u64, (1 << 20) - ALIGN as u64)
+        .unwrap();
+    let file = fs::metadata(disk.path().join("reserve")).unwrap();
+    assert_eq!((file.len(), file.blocks() * 512), (1 << 20, ALIGN as u64));
+    let read = part.read_at(0, 2 * ALIGN).unwrap();
+    assert_eq!(*read, [[1; ALIGN], [0; ALIGN]].concat());
     let error = disk.set_aside("too-much", 1 << 60).unwrap_err();
     assert!(error.file.ends_with("too-much"), "{error}");
     assert!(!disk.list().unwrap().contains(&"too-much".to_owned()));

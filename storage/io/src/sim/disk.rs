@@ -215,6 +215,11 @@ impl DiskFile for SimFile {
         self.handle.sync()
     }
 
+    fn discard(&self, offset: u64, len: u64) -> Result<(), DiskError> {
+        let zeroes = vec![0; usize::try_from(len).unwrap_or(0)];
+        self.handle.write(offset, &zeroes)
+    }
+
     fn len(&self) -> Result<u64, DiskError> {
         self.handle.len()
     }

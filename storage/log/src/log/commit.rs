@@ -232,6 +232,10 @@ impl<D: Disk> Log<D> {
             share / (size / 2)
         };
         let segment = next.segment;
+        if next.is_filling() && self.disk.space()?.free_bytes < self.options.free_bytes_min {
+            self.prepare_later();
+            return Ok(());
+        }
         let ready = match next.step(&self.disk, queue, allowed, token) {
             Err(error) if error.is_shortage() => {
                 self.prepare_later();

@@ -1,7 +1,7 @@
 //! What recovery refuses, what it cuts off, and what it leaves.
 
 use storage_io::Disk;
-use storage_io::sim::SimQueue;
+use storage_io::sim::{Faults, SimQueue};
 
 use super::rig::{LOG, Rig, recover, samples, small_options};
 use crate::{Log, LogError, LogId, LogOffset};
@@ -53,6 +53,35 @@ fn a_log_that_ends_below_what_was_durable_is_refused() {
             expected: beyond
         }
     );
+}
+
+#[test]
+fn without_room_for_a_segment_the_log_is_read_and_goes_on_later() {
+    let mut rig = Rig::new(1, small_options());
+    rig.fill(300, 1500);
+    rig.disk.set_faults(Faults {
+        space_bytes: Some(0),
+        ..Faults::default()
+    });
+    for _ in 0..3 {
+        let (log, _, records) = recover(&rig.disk, small_options(), LogOffset(0)).unwrap();
+        assert_eq!(samples(&records), rig.appended);
+        rig.log = log;
+    }
+    let (at, _, sample) = &rig.appended[5];
+    let read = super::reading::read_cold(&mut rig.log, *at).unwrap();
+    assert_eq!(super::rig::Sample::of(&read), *sample);
+    let durable = rig.log.durable();
+    rig.append(100);
+    rig.log.tick(100);
+    rig.settle().unwrap();
+    assert_eq!(rig.log.durable(), durable);
+    rig.disk.set_faults(Faults::default());
+    rig.log.tick(10_000);
+    rig.settle().unwrap();
+    assert_eq!(rig.log.durable(), rig.appended[300].1);
+    let (_, _, records) = recover(&rig.disk, small_options(), LogOffset(0)).unwrap();
+    assert_eq!(samples(&records), rig.appended);
 }
 
 /// A driver that stores where the log stood after a recovery, and is killed before any record.

@@ -149,10 +149,27 @@ fn a_lack_of_descriptors_is_back_pressure() {
     });
 }
 
+#[test]
+fn room_that_is_for_others_is_left_to_them() {
+    let options = LogOptions {
+        free_bytes_min: 1 << 20,
+        ..small_options()
+    };
+    let faults = Faults {
+        space_bytes: Some((1 << 20) + (50 << 10)),
+        ..Faults::default()
+    };
+    shortage_is_back_pressure_with(options, faults);
+}
+
 fn shortage_is_back_pressure(faults: Faults) {
+    shortage_is_back_pressure_with(small_options(), faults);
+}
+
+fn shortage_is_back_pressure_with(options: LogOptions, faults: Faults) {
     let options = LogOptions {
         unsynced_bytes_max: 64 << 10,
-        ..small_options()
+        ..options
     };
     let mut rig = Rig::new(1, options);
     rig.disk.set_faults(faults);
