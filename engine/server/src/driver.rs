@@ -5,6 +5,7 @@
 //! its shard's thread and never waits: [`Driver::may_sleep`] tells its owner when it could.
 
 mod accept;
+mod held;
 mod meters;
 
 use std::collections::VecDeque;
@@ -77,6 +78,8 @@ pub(crate) struct Driver<M: Machine> {
     door: Door,
     /// Closed connections with bytes on their way, and when that has to be over.
     draining: VecDeque<(u64, Key)>,
+    /// Connections whose next packet has to wait for room.
+    held: VecDeque<Key>,
     completions: Vec<Completion>,
     accept_again_at: Option<u64>,
     publish_at: u64,
@@ -111,6 +114,7 @@ impl<M: Machine> Driver<M> {
             unarmed: Vec::new(),
             door: Door::default(),
             draining: VecDeque::new(),
+            held: VecDeque::new(),
             completions: Vec::new(),
             accept_again_at: None,
             publish_at: 0,
@@ -184,6 +188,7 @@ impl<M: Machine> Driver<M> {
         let mut worked = self.take_completions(now);
         worked |= self.take_mesh(now);
         worked |= self.machine.disk(now)?;
+        worked |= self.resume_held(now);
         worked |= self.read_sockets(now);
         if now.monotonic_ms >= self.machine.next_timeout() {
             self.machine.tick(now);
@@ -205,7 +210,8 @@ impl<M: Machine> Driver<M> {
     pub(crate) fn may_sleep(&self) -> bool {
         let reads = self.net.ready_count() > 0 && self.machine.reads_sockets();
         let stops = self.shared.is_stopping() && self.stop_drain_until.is_none();
-        !(reads || stops || self.mesh.has_input() || self.is_finished())
+        let resumes = !self.held.is_empty() && self.machine.takes_publications();
+        !(reads || resumes || stops || self.mesh.has_input() || self.is_finished())
     }
 
     /// Whether all shards have come to an orderly end.
@@ -346,7 +352,9 @@ impl<M: Machine> Driver<M> {
 
     /// A connection that was read from is watched again, or waits until the machine has room.
     fn read_on(&mut self, key: Key) {
-        if self.machine.reads_sockets() {
+        if self.machine.holds(key) {
+            self.held.push_back(key);
+        } else if self.machine.reads_sockets() {
             self.net.watch(key);
         } else {
             self.net.read_later(key);

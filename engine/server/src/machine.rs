@@ -99,6 +99,10 @@ pub(crate) trait Machine: 'static {
     fn stop(&mut self, now: Now);
     /// Whether the end is reached: nothing is left that must become durable.
     fn stopped(&self) -> bool;
+    /// Whether it has room for what connections are held in front of.
+    fn takes_publications(&self) -> bool;
+    /// Whether it has stopped in front of something of this connection that it has no room for.
+    fn holds(&self, connection: Key) -> bool;
     /// Files that it has open.
     fn open_files(&self) -> usize;
     /// Visits every counter and gauge, always in the same order.

@@ -22,6 +22,14 @@ use crate::system::{self, Limit};
 use crate::threads::{self, Placement, StopHandle, Threads};
 use crate::url::ListenUrl;
 
+/// Bytes of the disk that the logs leave free, for each shard: a transaction of the state store and
+/// a run of the index.
+const FREE_BYTES_PER_SHARD: u64 = 32 << 20;
+
+/// Bytes that each shard sets aside for a start on a full disk: the first segment of its log there
+/// (16 MiB), and what the state store writes.
+const RESERVE_BYTES: u64 = 24 << 20;
+
 /// A node that serves.
 pub struct Node {
     threads: Threads,
@@ -195,11 +203,13 @@ fn options(config: &Config, shards: u8) -> NodeOptions {
         u64::from(clock.subsec_nanos()) << 32 ^ clock.as_secs() ^ u64::from(std::process::id());
     let log = LogOptions {
         durability,
+        free_bytes_min: u64::from(shards) * FREE_BYTES_PER_SHARD,
         ..LogOptions::default()
     };
     NodeOptions {
         log,
         commit_wait_us: config.commit_wait_us,
+        reserve_bytes: RESERVE_BYTES,
         ..NodeOptions::new(shards, seed)
     }
 }

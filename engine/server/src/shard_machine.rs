@@ -20,13 +20,25 @@ const COUNTERS: [(&str, &str); 6] = [
     ("state_batches", "Transactions of the state store"),
 ];
 
-const GAUGES: [(&str, &str); 6] = [
+const GAUGES: [(&str, &str); 9] = [
     ("reads", "Reads of the log under way"),
     ("queues", "Queues of this shard's log"),
     ("log_undurable_bytes", "Bytes appended and not yet durable"),
     ("index_entries_in_memory", "Entries in memtables"),
     ("index_runs", "Files of the index"),
     ("state_overlay_bytes", "Changes of state not yet stored"),
+    (
+        "log_waits_for_room",
+        "1 while the next segment of the log waits for room on the disk, or for descriptors",
+    ),
+    (
+        "state_waits_for_room",
+        "1 while the state store waits for room on the disk",
+    ),
+    (
+        "index_waits_for_room",
+        "1 while the index waits for room on the disk, or for descriptors",
+    ),
 ];
 
 /// See the module.
@@ -164,6 +176,14 @@ impl Machine for ShardMachine {
         self.core.stopped()
     }
 
+    fn takes_publications(&self) -> bool {
+        self.core.takes_publications()
+    }
+
+    fn holds(&self, connection: Key) -> bool {
+        self.core.holds(ConnectionId(connection.0))
+    }
+
     fn open_files(&self) -> usize {
         self.core.store().open_files()
     }
@@ -185,6 +205,7 @@ impl Machine for ShardMachine {
             });
         let store = self.core.store().counters();
         let (log, index, state) = self.core.store().parts();
+        let (waits_for_room, index_waits) = (state.waits_for_room(), index.shortage().is_some());
         let (index, state) = (index.counters(), state.counters());
         let counters = [
             store.records_appended,
@@ -201,6 +222,9 @@ impl Machine for ShardMachine {
             index.entries_in_memory,
             index.runs,
             state.overlay_bytes,
+            u64::from(log.has_shortage()),
+            u64::from(waits_for_room),
+            u64::from(index_waits),
         ];
         for ((name, help), value) in COUNTERS.into_iter().zip(counters) {
             visit(

@@ -118,6 +118,14 @@ impl Machine for Echo {
         self.pauses == 0
     }
 
+    fn takes_publications(&self) -> bool {
+        true
+    }
+
+    fn holds(&self, _: Key) -> bool {
+        false
+    }
+
     fn open_files(&self) -> usize {
         0
     }

@@ -118,6 +118,8 @@ pub(crate) struct Connection {
     pub(crate) aliases_max: u16,
     /// None as long as neither side has used one.
     pub(crate) aliases: Option<Box<Aliases>>,
+    /// Its next packet is a publication that cannot be taken yet.
+    pub(crate) is_held: bool,
     /// Inbound QoS 1/2 publications without their last acknowledgement.
     pub(crate) receiving: u16,
     /// SUBSCRIBE and UNSUBSCRIBE packets that wait for an answer.
@@ -152,6 +154,7 @@ impl Connection {
             packet_bytes_max: usize::MAX,
             aliases_max: 0,
             aliases: None,
+            is_held: false,
             receiving: 0,
             subscribing: 0,
             greeting: None,

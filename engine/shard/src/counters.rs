@@ -82,6 +82,8 @@ counters! {
     Counter dropped_unreadable,
     /// Publications refused because a bound was reached.
     Counter refused,
+    /// Times that a connection stopped in front of a publication because the store had no room.
+    Counter held,
     /// Lanes that collapsed because a peer's mesh ring was full.
     Counter lane_collapses,
     /// QoS 0 events dropped by collapsed lanes.

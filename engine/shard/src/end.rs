@@ -277,7 +277,9 @@ impl Shard {
             Stage::Opening | Stage::Open if link.keep_alive_ms == 0 => return,
             Stage::Opening | Stage::Open => link.keep_alive_ms,
         };
-        let deadline = link.last_ms + limit;
+        // Of one that is held nothing is read: it need not be silent.
+        let last_ms = if link.is_held { now } else { link.last_ms };
+        let deadline = last_ms + limit;
         if deadline > now {
             self.timers
                 .arm(deadline, Timer::KeepAlive(connection, armed));

@@ -75,9 +75,15 @@ impl Shard {
         let mut used = 0;
         let limits = self.limits();
         while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
-            let Some(link) = self.connections.get(&connection) else {
+            let is_held = is_stored(rest) && !self.takes_publications(store);
+            let Some(link) = self.connections.get_mut(&connection) else {
                 return bytes.len();
             };
+            link.is_held = is_held;
+            if is_held {
+                self.counters.held += 1;
+                return used;
+            }
             let (version, client) = (link.version, link.client);
             match decode(rest, version, &limits, Direction::FromClient) {
                 Ok(Decoded::NeedMore { .. }) => return used,
@@ -299,4 +305,12 @@ fn opening(connect: &Connect<'_>) -> Opening {
             }
         }),
     }
+}
+
+/// Whether these bytes begin with a PUBLISH that goes to the log: of QoS 1 or 2, or retained
+/// [MQTT-2.1.3].
+fn is_stored(bytes: &[u8]) -> bool {
+    bytes
+        .first()
+        .is_some_and(|first| first >> 4 == 3 && first & 0b0111 != 0)
 }

@@ -345,11 +345,28 @@ impl Shard {
         self.counters.timers = self.timers.len() as u64;
     }
 
+    /// Whether publications may come: false while the store has no room, or too much waits to be
+    /// durable. Everything else still may, so that subscribers go on.
+    #[must_use]
+    pub fn takes_publications<S: Store>(&self, store: &S) -> bool {
+        !store.is_full()
+            && self.pending.len() < self.config.pending_max
+            && self.waits.len() < self.config.pending_max
+    }
+
+    /// Whether this connection's bytes begin with a publication that has to wait until
+    /// [`Self::takes_publications`].
+    #[must_use]
+    pub fn holds(&self, connection: ConnectionId) -> bool {
+        let link = self.connections.get(&connection);
+        link.is_some_and(|link| link.is_held)
+    }
+
     /// Whether sockets may be read: false while bounds are reached.
     #[must_use]
     pub fn reads_sockets(&self) -> bool {
-        self.pending.len() < self.config.pending_max
-            && self.waits.len() < self.config.pending_max
+        self.pending.len() < 2 * self.config.pending_max
+            && self.waits.len() < 2 * self.config.pending_max
             && self.barriers.len() < self.config.pending_max
             && self
                 .lanes

@@ -127,6 +127,8 @@ struct Due {
     synced_at_ms: u64,
     /// No preparing of segments before this time.
     prepare_at_ms: u64,
+    /// The last step of preparing one found no space or no descriptor.
+    has_shortage: bool,
     sync: bool,
     marker: bool,
 }
@@ -351,10 +353,35 @@ impl<D: Disk> Log<D> {
         self.marks.synced
     }
 
-    /// Whether so much is not durable yet that the caller must stop taking more.
+    /// Whether so much is not durable yet that the caller must stop taking more, or the next
+    /// segment finds no space or no descriptor: what is left of this one is for small records that
+    /// others wait for, such as those of sessions.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.marks.appended.since(self.marks.synced) as u64 >= self.options.unsynced_bytes_max
+            || self.due.has_shortage && self.room() < self.options.segment_bytes_min / 4
+    }
+
+    /// Bytes left in the segments that are ready.
+    fn room(&self) -> u64 {
+        let ready = self.segments.get(self.head.segment..).unwrap_or_default();
+        let ready = ready.iter().filter(|segment| segment.file.is_some());
+        let from = |segment: &Segment<D::File>| self.marks.appended.max(segment.end);
+        ready
+            .map(|segment| segment.header.limit().0.saturating_sub(from(segment).0))
+            .sum()
+    }
+
+    /// Whether the next segment finds no space or no descriptor.
+    #[must_use]
+    pub const fn has_shortage(&self) -> bool {
+        self.due.has_shortage
+    }
+
+    /// Whether twice as much as [`Log::is_full`] allows is not durable: nothing may be appended.
+    #[must_use]
+    pub fn is_overfull(&self) -> bool {
+        self.marks.appended.since(self.marks.synced) as u64 >= 2 * self.options.unsynced_bytes_max
     }
 
     /// Whether time matters: something is to be synced or marked, now or when the log stays idle.

@@ -155,6 +155,11 @@ impl<D: Disk> Preparation<D> {
         Ok(())
     }
 
+    /// Whether the next step takes room of the device.
+    pub(crate) fn needs_room(&self) -> bool {
+        self.stage == Stage::Filling && self.filled < self.header.size
+    }
+
     /// Whether only zeroes were written so far, so that a failed write may be tried again.
     pub(crate) fn is_filling(&self) -> bool {
         self.stage == Stage::Filling

@@ -163,7 +163,7 @@ impl<D: Disk> Log<D> {
             chain.iter().all(|kept| kept.header.base != base)
         };
         let others = chain.iter().chain(found.iter().filter(is_unused));
-        let file = make_ready_in_any_room(&disk, &header, others)?;
+        let (header, file) = make_ready_in_any_room(&disk, header, others)?;
         let spares = adopt_spares(&disk, options.segment_bytes_max)?;
         let root_file = open_root(&disk)?;
         if file.is_some() {
@@ -230,27 +230,43 @@ fn chain<F: Clone>(found: &[Segment<F>], start: LogOffset) -> Result<Vec<Segment
     Ok(chain)
 }
 
-/// Makes a segment ready. When there is no room for it, the unused ends of others are given back:
-/// nothing is ever appended there. `None` when that is not enough: the segment is prepared later,
-/// and until then the log can be read and nothing gets durable.
+/// Makes a segment ready. When there is no room for it, the unused ends of others are given back,
+/// as nothing is ever appended there, and the files that could become segments; then one of half
+/// the size is tried, which still holds any record. No file when that is not enough: the segment is
+/// prepared later, and until then the log can be read and nothing gets durable.
 fn make_ready_in_any_room<'a, D: Disk<File: 'a>>(
     disk: &D,
-    header: &SegmentHeader,
+    header: SegmentHeader,
     others: impl Iterator<Item = &'a Segment<D::File>>,
-) -> Result<Option<D::File>, LogError> {
-    match make_ready(disk, header) {
-        Err(error) if error.is_shortage() => {}
-        other => return Ok(Some(other?)),
+) -> Result<(SegmentHeader, Option<D::File>), LogError> {
+    if let Some(file) = make_ready_if_room(disk, &header)? {
+        return Ok((header, Some(file)));
     }
-    remove_unfinished(disk)?;
     for segment in others {
         let (from, limit) = (align_up(segment.end.0), segment.header.limit().0);
         if let Some(file) = &segment.file
             && from < limit
         {
-            file.discard(segment.position(LogOffset(from)), limit - from)?;
+            // What can't be given back is missed below.
+            drop(file.discard(segment.position(LogOffset(from)), limit - from));
         }
     }
+    remove_named(disk, "spare-")?;
+    if let Some(file) = make_ready_if_room(disk, &header)? {
+        return Ok((header, Some(file)));
+    }
+    let size = align_up(header.size / 2);
+    let half = SegmentHeader { size, ..header };
+    Ok(match make_ready_if_room(disk, &half)? {
+        Some(file) => (half, Some(file)),
+        None => (header, None),
+    })
+}
+
+fn make_ready_if_room<D: Disk>(
+    disk: &D,
+    header: &SegmentHeader,
+) -> Result<Option<D::File>, LogError> {
     match make_ready(disk, header) {
         Err(error) if error.is_shortage() => {
             remove_unfinished(disk)?;
@@ -262,8 +278,12 @@ fn make_ready_in_any_room<'a, D: Disk<File: 'a>>(
 
 /// Removes what a crash left of segments that were being prepared.
 fn remove_unfinished<D: Disk>(disk: &D) -> Result<(), LogError> {
+    remove_named(disk, "prepare-")
+}
+
+fn remove_named<D: Disk>(disk: &D, prefix: &str) -> Result<(), LogError> {
     for name in disk.list()? {
-        if name.starts_with("prepare-") {
+        if name.starts_with(prefix) {
             disk.remove(&name)?;
         }
     }

@@ -370,6 +370,12 @@ impl<D: Disk> Index<D> {
         self.frozen.len() >= FROZEN_MAX
     }
 
+    /// Twice as many memtables wait as [`Index::is_full`] allows: then nothing may be appended.
+    #[must_use]
+    pub fn is_overfull(&self) -> bool {
+        self.frozen.len() >= 2 * FROZEN_MAX
+    }
+
     /// Whether operations of a flush are under way.
     #[must_use]
     pub const fn is_flushing(&self) -> bool {

@@ -271,6 +271,12 @@ impl StateStore {
         self.overlay.bytes() >= self.options.overlay_bytes_max
     }
 
+    /// The overlay has reached twice its bound: append nothing that may bring changes.
+    #[must_use]
+    pub const fn is_overfull(&self) -> bool {
+        self.overlay.bytes() >= 2 * self.options.overlay_bytes_max
+    }
+
     /// The device is full: the thread that writes stands still until there is room. What is applied
     /// waits in the overlay meanwhile. Nothing waits with [`Writing::Inline`]: a full device is an
     /// error there.

@@ -83,6 +83,18 @@ impl Pressure {
     }
 }
 
+/// Receives and acknowledges a message; its number.
+pub(super) fn receive_any(reader: &mut Client) -> u64 {
+    let message = match reader.next() {
+        Answer::Message(message) => message,
+        other => panic!("expected a message, got {other:?}"),
+    };
+    let id = message.packet_id.expect("QoS 1");
+    reader.send(&Packet::PubAck(Ack::success(id)));
+    let number = message_id(&message.payload);
+    number.map_or(0, |MessageId(number)| number)
+}
+
 /// Receives the messages above `from` up to `upto`, in order and each once, or until the node
 /// ends. Returns the number of the last one.
 pub(super) fn receive_upto(reader: &mut Client, from: u64, upto: u64) -> u64 {

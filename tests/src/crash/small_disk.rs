@@ -1,6 +1,7 @@
 //! A small ext4 file system in a file, mounted by its loop device: needs root, as CI has.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -40,17 +41,28 @@ impl SmallDisk {
 
     /// Takes so many bytes, in a file that [`SmallDisk::free`] removes.
     pub(super) fn take(&self, bytes: u64) {
-        let ballast = text(&self.ballast());
+        let ballast = text(&self.path().join("ballast"));
         run("fallocate", &["--length", &bytes.to_string(), &ballast]);
     }
 
-    /// Gives back what [`SmallDisk::take`] took.
-    pub(super) fn free(&self) {
-        fs::remove_file(self.ballast()).expect("the ballast");
+    /// Takes every byte that is left, in another such file.
+    pub(super) fn take_rest(&self) {
+        let path = self.path().join("rest");
+        let options = fs::File::options().create(true).append(true).open(path);
+        let mut rest = options.expect("a file for the rest");
+        for bytes in [1 << 20, 4096, 512] {
+            let zeroes = vec![0; bytes];
+            while rest.write_all(&zeroes).is_ok() {}
+        }
+        // What cannot be written is not missed.
+        drop(rest.sync_all());
     }
 
-    fn ballast(&self) -> PathBuf {
-        self.path().join("ballast")
+    /// Gives back what [`SmallDisk::take`] and [`SmallDisk::take_rest`] took.
+    pub(super) fn free(&self) {
+        for name in ["ballast", "rest"] {
+            fs::remove_file(self.path().join(name)).expect("a file that takes room");
+        }
     }
 }
 

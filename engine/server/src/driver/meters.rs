@@ -3,7 +3,7 @@
 use super::Driver;
 use crate::machine::{Machine, Meter};
 
-const GAUGES: [(&str, &str); 8] = [
+const GAUGES: [(&str, &str); 9] = [
     (
         "sockets",
         "Client sockets, those without a CONNECT included",
@@ -14,6 +14,10 @@ const GAUGES: [(&str, &str); 8] = [
     ),
     ("door_bytes", "Bytes read of CONNECTs that are not complete"),
     ("sockets_ready", "Sockets that wait to be read from"),
+    (
+        "sockets_held",
+        "Sockets that wait in front of a publication for room in the store",
+    ),
     ("sends_in_flight", "Sends that the kernel has not finished"),
     ("mesh_queued", "Parcels in the rings to other shards"),
     (
@@ -57,6 +61,7 @@ impl<M: Machine> Driver<M> {
             self.door.count,
             self.door.bytes,
             self.net.ready_count(),
+            self.held.len(),
             self.net.sends_in_flight(),
             self.mesh.queued(),
             self.machine.open_files(),

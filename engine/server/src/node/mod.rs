@@ -9,6 +9,7 @@ mod meta;
 mod open;
 mod pace;
 mod reads;
+mod reserve;
 mod store;
 mod turn;
 

@@ -9,13 +9,14 @@ use engine_shard::{
 };
 use engine_topic::Writer;
 use foldhash::fast::FixedState;
-use storage_io::Disk;
+use storage_io::{Disk, DiskError, ErrorKind, Operation};
 use storage_log::{Log, LogError, LogId, LogOptions, Record, RecordKind};
-use storage_queue::{Entry, Index};
-use storage_state::{Spawn, StateStore, Writing};
+use storage_queue::{Entry, Index, IndexError};
+use storage_state::{Spawn, StateError, StateStore, Writing};
 
 use super::error::{CoreError, OpenError};
 use super::meta::Meta;
+use super::reserve::{Reserve, release_if_needed};
 use super::store::{DERIVED, count_files, encode_changes, message};
 
 /// How a data directory is opened.
@@ -31,6 +32,8 @@ pub struct NodeOptions {
     pub state: storage_state::Options,
     /// How long a commit may wait for more records when that pays, microseconds; 0: never.
     pub commit_wait_us: u64,
+    /// Bytes that each shard sets aside for a start on a full disk; 0: none.
+    pub reserve_bytes: u64,
     /// Queues of one log, at most.
     pub queues_max: usize,
     /// Randomness, used when the directory is made and mixed into every start.
@@ -49,6 +52,7 @@ impl NodeOptions {
             index: storage_queue::Options::default(),
             state: storage_state::Options::default(),
             commit_wait_us: crate::COMMIT_WAIT_US,
+            reserve_bytes: 0,
             queues_max: 10_000_000,
             seed,
             tune: |_| {},
@@ -65,6 +69,7 @@ pub struct ShardParts<D: Disk> {
     pub(super) names: HashMap<Vec<u8>, QueueId, FixedState>,
     pub(super) queues_max: usize,
     pub(super) commit_wait_us: u64,
+    pub(super) reserve: Reserve<D>,
 }
 
 impl<D: Disk> ShardParts<D> {
@@ -114,6 +119,9 @@ pub fn open_node<D: Disk>(
 ) -> Result<OpenedNode<D>, OpenError> {
     let meta = Meta::open(disk, options.shards, options.seed)?;
     let mut notes = Vec::new();
+    if release_if_needed(disk, options) {
+        notes.push("the disk is full: this start uses the room that was set aside for it".into());
+    }
     let mut files = Vec::new();
     for shard in 0..options.shards {
         let writing = match &mut spawn {
@@ -128,8 +136,8 @@ pub fn open_node<D: Disk>(
     }
     let ends: Vec<LogOffset> = logs.iter().map(|log| LogOffset(log.durable().0)).collect();
     let mut shards = Vec::new();
-    for ((shard, log), Files { index, state, .. }) in (0u8..).zip(logs).zip(files) {
-        shards.push(restore(shard, log, index, state, options, &meta, now)?);
+    for ((shard, log), files) in (0u8..).zip(logs).zip(files) {
+        shards.push(restore(shard, log, files, options, &meta, now)?);
     }
     let changes: Vec<_> = shards
         .iter()
@@ -259,9 +267,7 @@ fn replay<D: Disk>(
             })
             .collect();
         one.index.append(&entries)?;
-        if one.index.is_full() {
-            one.index.flush_blocking(end)?;
-        }
+        flush_if_full(&mut one.index, end)?;
         one.state.apply(log.0, end.0, &record.state)?;
         settle_if_full(&mut one.state)?;
     }
@@ -292,9 +298,34 @@ fn replay<D: Disk>(
     Ok(())
 }
 
+/// On a full disk what is replayed stays in memory: hardly more than was there before the crash,
+/// or the start is refused.
+fn flush_if_full<D: Disk>(
+    index: &mut Index<D>,
+    end: storage_log::LogOffset,
+) -> Result<(), CoreError> {
+    if index.is_full() {
+        match index.shortage() {
+            None => index.flush_blocking(end)?,
+            Some(error) if index.is_overfull() => {
+                return Err(IndexError::from(error.clone()).into());
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// As [`flush_if_full`].
 fn settle_if_full(state: &mut StateStore) -> Result<(), CoreError> {
     if state.is_full() {
-        state.settle(|_| u64::MAX)?;
+        if !state.waits_for_room() {
+            state.settle(|_| u64::MAX)?;
+        } else if state.is_overfull() {
+            let (file, how) = (storage_state::FILE_NAME, Operation::Write);
+            let error = DiskError::new(file, how, 0, ErrorKind::NoSpace);
+            return Err(StateError::from(error).into());
+        }
     }
     Ok(())
 }
@@ -302,12 +333,12 @@ fn settle_if_full(state: &mut StateStore) -> Result<(), CoreError> {
 fn restore<D: Disk>(
     shard: u8,
     log: Log<D>,
-    index: Index<D>,
-    state: StateStore,
+    files: Files<D>,
     options: &NodeOptions,
     meta: &Meta,
     now: Now,
 ) -> Result<ShardParts<D>, OpenError> {
+    let Files { disk, index, state } = files;
     let fail = |error: CoreError| OpenError::Shard { shard, error };
     let seed = meta.seed ^ (u64::from(meta.boot) << 16) ^ u64::from(shard);
     let mut config = ShardConfig::new(ShardId(shard), options.shards, meta.boot, seed);
@@ -339,5 +370,6 @@ fn restore<D: Disk>(
         names,
         queues_max: options.queues_max,
         commit_wait_us: options.commit_wait_us,
+        reserve: Reserve::new(disk, options),
     })
 }

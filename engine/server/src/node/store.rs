@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use engine_mqtt::QoS;
 use engine_shard::{
     Address, Appended, Change, LogId, LogOffset, Message, NewRecord, QueueId, QueueName,
-    ReadAnswer, ReadRequest, ReadToken, Store, Table,
+    ReadAnswer, ReadRequest, ReadToken, Shard, Store, Table,
 };
 use foldhash::fast::FixedState;
 use storage_io::{Completion, Disk, DiskQueue, Done};
@@ -14,8 +14,10 @@ use storage_queue::{Entry, Index};
 use storage_state::StateStore;
 
 use super::error::CoreError;
+use super::open::ShardParts;
 use super::pace::Pace;
 use super::reads::Read;
+use super::reserve::Reserve;
 
 /// State that follows from records of any log (retained messages at their owner) is counted under
 /// this bit, beside the log's own changes of state.
@@ -76,6 +78,7 @@ pub struct ShardStore<D: Disk, Q> {
     pub(super) counters: StoreCounters,
     /// An error that a call without a result met.
     pub(super) failed: Option<CoreError>,
+    reserve: Reserve<D>,
     next_state_ms: u64,
     next_flush_ms: u64,
     now_ms: u64,
@@ -107,9 +110,10 @@ pub(super) fn message(record: Record) -> Message {
 
 /// See [`ShardStore::open_files`]; the descriptor of the directory is counted as well.
 pub(super) fn count_files<D: Disk>(log: &Log<D>, index: &Index<D>) -> usize {
-    const STATE_MANIFEST_AND_DIRECTORY: usize = 3;
+    // The state store, the index's manifest, the log's root and the directory.
+    const OTHERS: usize = 4;
     let runs = usize::try_from(index.counters().runs).unwrap_or(usize::MAX);
-    log.open_segments() + runs + STATE_MANIFEST_AND_DIRECTORY
+    log.open_segments() + runs + OTHERS
 }
 
 /// The name of a queue as it is stored: one letter and the topic, level or filter.
@@ -142,16 +146,19 @@ pub(super) fn encode_changes(changes: &[Change], section: &mut Vec<u8>) {
 }
 
 impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
-    pub(super) fn new(
-        log: Log<D>,
-        index: Index<D>,
-        state: StateStore,
-        queue: Q,
-        names: HashMap<Vec<u8>, QueueId, FixedState>,
-        queues_max: usize,
-        commit_wait_us: u64,
-    ) -> Self {
-        Self {
+    /// The store of a shard that was opened, beside its machine.
+    pub(super) fn new(parts: ShardParts<D>, queue: Q) -> (Shard, Self) {
+        let ShardParts {
+            shard,
+            log,
+            index,
+            state,
+            names,
+            queues_max,
+            commit_wait_us,
+            reserve,
+        } = parts;
+        let store = Self {
             log,
             index,
             state,
@@ -170,10 +177,12 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             next_token: TOKEN_OWNER,
             counters: StoreCounters::default(),
             failed: None,
+            reserve,
             next_state_ms: 0,
             next_flush_ms: 0,
             now_ms: 0,
-        }
+        };
+        (shard, store)
     }
 
     /// What the store counts.
@@ -193,10 +202,16 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         (&self.log, &self.index, &self.state)
     }
 
-    /// Files that are open now: of the log, of the index with its manifest, and the state store's.
+    /// Files that are open now: of the log, of the index, and the state store's.
     #[must_use]
     pub fn open_files(&self) -> usize {
         count_files(&self.log, &self.index)
+    }
+
+    /// Whether so much waits for the disk that nothing at all may be appended, publications or not.
+    #[must_use]
+    pub fn is_overfull(&self) -> bool {
+        self.log.is_overfull() || self.index.is_overfull() || self.state.is_overfull()
     }
 
     /// The operations under way, for whoever drives the disk.
@@ -252,6 +267,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
+        self.reserve.keep(now_ms);
         if self.index.shortage().is_some() && now_ms >= self.next_flush_ms {
             self.next_flush_ms = now_ms + SHORTAGE_INTERVAL_MS;
             self.index.try_again();

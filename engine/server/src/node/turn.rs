@@ -23,16 +23,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
     /// Joins what [`super::open_node`] has opened with the disk queue of the shard's thread.
     #[must_use]
     pub fn new(parts: ShardParts<D>, queue: Q) -> Self {
-        let ShardParts {
-            shard,
-            log,
-            index,
-            state,
-            names,
-            queues_max,
-            commit_wait_us,
-        } = parts;
-        let store = ShardStore::new(log, index, state, queue, names, queues_max, commit_wait_us);
+        let (shard, store) = ShardStore::new(parts, queue);
         Self {
             shard,
             store,
@@ -138,7 +129,20 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
     /// Whether sockets may be read.
     #[must_use]
     pub fn reads_sockets(&self) -> bool {
-        self.shard.reads_sockets() && !self.store.is_full()
+        self.shard.reads_sockets() && !self.store.is_overfull()
+    }
+
+    /// Whether publications may come; while not, [`Self::received`] stops in front of one.
+    #[must_use]
+    pub fn takes_publications(&self) -> bool {
+        self.shard.takes_publications(&self.store)
+    }
+
+    /// Whether the machine has stopped in front of a publication of this connection: it gets its
+    /// bytes again when [`Self::takes_publications`], and its socket is not read until then.
+    #[must_use]
+    pub fn holds(&self, connection: ConnectionId) -> bool {
+        self.shard.holds(connection)
     }
 
     /// As [`Shard::poll_transmit`].

@@ -111,3 +111,38 @@ fn a_retained_message_and_the_publication_are_two_deliveries() {
     let got: Vec<_> = got.map(|one| (one.payload.as_str(), one.retain)).collect();
     assert_eq!(got, [("first", false), ("kept", true), ("kept", false)]);
 }
+
+#[test]
+fn without_room_publications_wait_and_everything_else_goes_on() {
+    let mut net = Net::new(1);
+    net.connect(
+        "p",
+        &Options {
+            keep_alive: 2,
+            ..CLEAN
+        },
+    );
+    net.connect("s", &DURABLE);
+    net.subscribe("s", &[("t", QoS::AtLeastOnce)]);
+    net.publish("p", "t", "before", QoS::AtLeastOnce, 1);
+    net.settle();
+    net.stores[0].is_full = true;
+    // Not stored, so not held.
+    net.publish("p", "t", "passing", QoS::AtMostOnce, 0);
+    net.publish("p", "t", "first", QoS::AtLeastOnce, 2);
+    net.publish("p", "t", "second", QoS::ExactlyOnce, 3);
+    net.retain("p", "r", "third", 0);
+    net.settle();
+    // Longer than the keep-alive of a client that is not read.
+    (0..50).for_each(|_| net.pass(100));
+    assert_eq!(net.payloads("s"), ["before", "passing"]);
+    assert!(!net.client("p").said.contains(&Said::Closed));
+    assert!(net.shards[0].reads_sockets());
+    net.stores[0].is_full = false;
+    assert!(net.shards[0].takes_publications(&net.stores[0]));
+    net.send("p", &Packet::PingReq);
+    net.settle();
+    assert_eq!(net.payloads("s"), ["before", "passing", "first", "second"]);
+    net.subscribe("s", &[("r", QoS::AtMostOnce)]);
+    assert_eq!(net.payloads("s").last(), Some(&"third"));
+}

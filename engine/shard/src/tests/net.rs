@@ -50,6 +50,8 @@ pub(super) struct TestClient {
     shard: usize,
     version: Option<Version>,
     bytes: Vec<u8>,
+    /// Sent, and not taken by the shard.
+    held: Vec<u8>,
     pub(super) got: Vec<Got>,
     pub(super) said: Vec<Said>,
     /// Deliveries without those that a client knows as sent again: QoS 2, packet id open.
@@ -189,6 +191,7 @@ impl Net {
         client.version = Some(options.version);
         client.acks = true;
         client.stuck = false;
+        client.held.clear();
         client.unsent = 0;
         client.bytes.clear();
         self.shards[shard].connected(self.now, connection);
@@ -239,18 +242,22 @@ impl Net {
     }
 
     pub(super) fn send(&mut self, id: &str, packet: &Packet<'_>) {
-        let client = &self.clients[id];
+        let client = self.clients.get_mut(id).expect("a known client");
         let Some(connection) = client.connection else {
             return;
         };
-        let mut bytes = Vec::new();
+        let mut bytes = std::mem::take(&mut client.held);
         packet
             .encode(client.version.expect("connected"), &mut bytes)
             .expect("a valid packet");
         let shard = client.shard;
         let store = &mut self.stores[shard];
         let used = self.shards[shard].received(self.now, connection, &bytes, store);
-        assert_eq!(used, bytes.len(), "whole packets are used");
+        bytes.drain(..used);
+        if !bytes.is_empty() {
+            assert!(self.shards[shard].holds(connection), "packets are used");
+        }
+        self.client(id).held = bytes;
     }
 
     pub(super) fn publish(

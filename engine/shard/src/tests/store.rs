@@ -37,6 +37,7 @@ pub(super) struct MemoryStore {
     foreign: BTreeMap<(Table, Vec<u8>), Vec<u8>>,
     pub(super) answers: VecDeque<(ReadToken, ReadAnswer)>,
     pub(super) reads: usize,
+    pub(super) is_full: bool,
 }
 
 impl MemoryStore {
@@ -51,6 +52,7 @@ impl MemoryStore {
             foreign: BTreeMap::new(),
             answers: VecDeque::new(),
             reads: 0,
+            is_full: false,
         }
     }
 
@@ -151,7 +153,7 @@ impl Store for MemoryStore {
     }
 
     fn is_full(&self) -> bool {
-        false
+        self.is_full
     }
 
     fn queue(&mut self, name: &QueueName) -> Option<QueueId> {

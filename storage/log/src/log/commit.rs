@@ -232,7 +232,7 @@ impl<D: Disk> Log<D> {
             share / (size / 2)
         };
         let segment = next.segment;
-        if next.is_filling() && self.disk.space()?.free_bytes < self.options.free_bytes_min {
+        if next.needs_room() && self.disk.space()?.free_bytes < self.options.free_bytes_min {
             self.prepare_later();
             return Ok(());
         }
@@ -245,6 +245,7 @@ impl<D: Disk> Log<D> {
         };
         if let Some(file) = ready {
             self.preparation = None;
+            self.due.has_shortage = false;
             if let Some(planned) = self.segments.get_mut(segment) {
                 planned.file = Some(file);
             }
@@ -270,8 +271,9 @@ impl<D: Disk> Log<D> {
             return Ok(false);
         };
         let header = *self.segment_header(planned);
-        let begun = match self.take_spare(header.size) {
-            Some(spare) => Preparation::again(&self.disk, planned, header, &spare),
+        let spare = self.take_spare(header.size);
+        let begun = match &spare {
+            Some(spare) => Preparation::again(&self.disk, planned, header, spare),
             None => Preparation::new(&self.disk, planned, header),
         };
         match begun {
@@ -280,6 +282,7 @@ impl<D: Disk> Log<D> {
                 Ok(true)
             }
             Err(error) if error.is_shortage() => {
+                self.spares.extend(spare);
                 self.prepare_later();
                 Ok(false)
             }
@@ -290,5 +293,6 @@ impl<D: Disk> Log<D> {
     /// Something ran out that comes back: space, or descriptors.
     fn prepare_later(&mut self) {
         self.due.prepare_at_ms = self.due.now_ms + SHORTAGE_DELAY_MS;
+        self.due.has_shortage = true;
     }
 }

@@ -186,6 +186,8 @@ fn shortage_is_back_pressure_with(options: LogOptions, faults: Faults) {
     rig.disk.set_faults(Faults::default());
     rig.log.tick(10_000);
     rig.settle().unwrap();
+    assert!(!rig.log.is_full() && !rig.log.has_shortage());
+    rig.fill(100, 1000);
     assert_eq!(rig.log.durable(), rig.appended.last().unwrap().1);
 }
 

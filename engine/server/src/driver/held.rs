@@ -1,0 +1,35 @@
+//! Connections that wait with a publication in front until the store has room. Their sockets are
+//! not read meanwhile, so their publishers are held back by TCP; all others go on.
+
+use super::Driver;
+use crate::machine::{Machine, Now};
+use crate::net::Phase;
+
+impl<M: Machine> Driver<M> {
+    /// Gives the machine the bytes that it has not taken, as long as there is room; returns whether
+    /// there were any.
+    pub(super) fn resume_held(&mut self, now: Now) -> bool {
+        let mut worked = false;
+        for _ in 0..self.held.len() {
+            if !self.machine.takes_publications() {
+                break;
+            }
+            let Some(key) = self.held.pop_front() else {
+                break;
+            };
+            worked = true;
+            if self.net.phase(key) != Some(Phase::Home) {
+                continue;
+            }
+            let mut bytes = self.net.take_partial(key);
+            // Also without any: the machine may have kept some itself.
+            let used = self.machine.received(now, key, &bytes);
+            bytes.drain(..used.min(bytes.len()));
+            if !bytes.is_empty() {
+                self.net.put_partial(key, bytes);
+            }
+            self.read_on(key);
+        }
+        worked
+    }
+}
