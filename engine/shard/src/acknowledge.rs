@@ -143,7 +143,12 @@ impl Shard {
             return;
         };
         let connection = client.connection;
-        let found = client.session.window.find(packet_id);
+        // What an earlier connection was promised makes this one's count too low, for a moment.
+        if let Some(link) = connection.and_then(|id| self.connections.get_mut(&id)) {
+            link.promised = link.promised.saturating_sub(message.body.len());
+        }
+        let window = &mut self.clients[key.index].session.window;
+        let found = window.find(packet_id);
         let Some(delivery) = found.filter(|one| one.phase == Phase::Mapping) else {
             return;
         };

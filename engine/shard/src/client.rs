@@ -105,6 +105,8 @@ pub(crate) struct Connection {
     pub(crate) queued: bool,
     /// Bytes that the driver holds because the socket did not take them.
     pub(crate) backlog: usize,
+    /// Bytes of deliveries that are sent when their packet ids are durable.
+    pub(crate) promised: usize,
     /// Bytes that came between CONNECT and CONNACK.
     pub(crate) stalled: Vec<u8>,
     /// One and a half times the keep-alive interval; 0: none.
@@ -147,6 +149,7 @@ impl Connection {
             output: Vec::new(),
             queued: false,
             backlog: 0,
+            promised: 0,
             stalled: Vec::new(),
             keep_alive_ms: 0,
             last_ms: now_ms,
@@ -161,8 +164,8 @@ impl Connection {
         }
     }
 
-    /// Unsent bytes.
+    /// Unsent bytes, with those of deliveries that wait for their packet ids.
     pub(crate) const fn unsent(&self) -> usize {
-        self.output.len() + self.backlog
+        self.output.len() + self.backlog + self.promised
     }
 }

@@ -230,6 +230,10 @@ impl Shard {
             self.change(change);
         }
         if waits {
+            let connection = self.clients[index].connection;
+            if let Some(link) = connection.and_then(|id| self.connections.get_mut(&id)) {
+                link.promised += message.body.len();
+            }
             let key = self.key(index);
             self.when_durable(Wait::Publish(key, packet_id, message.clone()));
         } else {

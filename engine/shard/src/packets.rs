@@ -16,6 +16,10 @@ use crate::publish::Publication;
 use crate::shard::Shard;
 use crate::subscribe::{Request, Wanted};
 
+/// Bytes of answers that a client may leave unread while it goes on asking. Answers to one packet
+/// are never many, so this is the bound of what a client that does not read costs.
+const ANSWER_BYTES_MAX: usize = 128 * 1024;
+
 impl Shard {
     const fn limits(&self) -> Limits {
         Limits {
@@ -85,6 +89,11 @@ impl Shard {
                 return used;
             }
             let (version, client) = (link.version, link.client);
+            let deliveries = self.config.output_bytes_max + self.config.packet_bytes_max as usize;
+            if link.unsent() > deliveries + ANSWER_BYTES_MAX {
+                self.fail(connection, ReasonCode::QuotaExceeded);
+                return bytes.len();
+            }
             match decode(rest, version, &limits, Direction::FromClient) {
                 Ok(Decoded::NeedMore { .. }) => return used,
                 Ok(Decoded::Packet { packet, len }) => {

@@ -317,3 +317,46 @@ fn a_session_that_comes_back_gets_one_delivery_at_the_highest_qos() {
     assert_eq!(levels, [1]);
     assert_eq!(net.payloads(&other), ["x"]);
 }
+
+#[test]
+fn deliveries_that_wait_for_their_packet_ids_count_as_unsent() {
+    let mut net = Net::tuned(2, |config| config.output_bytes_max = 1_000);
+    let (publisher, subscriber) = (net.id_on("p", 0), net.id_on("s", 1));
+    net.connect(&publisher, &CLEAN);
+    net.connect(&subscriber, &DURABLE);
+    net.subscribe(&subscriber, &[("t", QoS::ExactlyOnce)]);
+    net.frozen.push(1);
+    let texts: Vec<String> = (0..10).map(|n| format!("{n:0400}")).collect();
+    for (text, packet_id) in texts.iter().zip(1..) {
+        net.publish(&publisher, "t", text, QoS::ExactlyOnce, packet_id);
+    }
+    net.settle();
+    assert_eq!(
+        net.shards[1].census().in_flight,
+        3,
+        "1,000 bytes and one more"
+    );
+    net.frozen.clear();
+    net.settle();
+    assert_eq!(net.payloads(&subscriber), texts);
+    assert_eq!(net.shards[1].census().unsent_bytes, 0);
+}
+
+#[test]
+fn a_client_that_asks_and_does_not_read_is_closed() {
+    let mut net = Net::tuned(1, |config| {
+        config.output_bytes_max = 1_024;
+        config.packet_bytes_max = 1_024;
+    });
+    net.connect("a", &CLEAN);
+    net.client("a").stuck = true;
+    // 2 bytes each: 128 KiB and what deliveries may take beside it.
+    let mut most = 0;
+    for _ in 0..67_000 {
+        net.send("a", &Packet::PingReq);
+        most = most.max(net.shards[0].census().unsent_bytes);
+    }
+    net.settle();
+    assert!(most > 128 * 1024 && most < 132 * 1024, "{most}");
+    assert_eq!(net.shards[0].census().connections, 0);
+}

@@ -146,3 +146,58 @@ fn without_room_publications_wait_and_everything_else_goes_on() {
     net.subscribe("s", &[("r", QoS::AtMostOnce)]);
     assert_eq!(net.payloads("s").last(), Some(&"third"));
 }
+
+#[test]
+fn a_filter_given_up_and_wanted_again_in_one_turn_ends_as_wanted() {
+    let mut net = Net::new(2);
+    let (publisher, subscriber) = (net.id_on("p", 0), net.id_on("s", 1));
+    net.connect(&publisher, &CLEAN);
+    net.connect(&subscriber, &CLEAN);
+    net.subscribe(&subscriber, &[("t/+", QoS::AtLeastOnce)]);
+    net.begin_unsubscribe(&subscriber, &["t/+"]);
+    net.begin_subscribe(&subscriber, &[("t/+", QoS::AtLeastOnce)], None);
+    net.settle();
+    net.publish(&publisher, "t/1", "x", QoS::AtLeastOnce, 1);
+    net.settle();
+    assert_eq!(net.payloads(&subscriber), ["x"]);
+}
+
+#[test]
+fn nothing_is_sent_before_connack() {
+    let mut net = Net::new(2);
+    let (publisher, subscriber) = (net.id_on("p", 0), net.id_on("s", 1));
+    net.connect(&publisher, &CLEAN);
+    net.connect(&subscriber, &DURABLE);
+    net.subscribe(&subscriber, &[("t", QoS::AtLeastOnce)]);
+    net.cut(&subscriber);
+    // Its CONNACK waits for its log, and publications come meanwhile.
+    net.frozen.push(1);
+    net.begin_connect(&subscriber, &DURABLE);
+    net.client(&subscriber).said.clear();
+    net.settle();
+    net.publish(&publisher, "t", "x", QoS::AtMostOnce, 0);
+    net.publish(&publisher, "t", "y", QoS::AtLeastOnce, 1);
+    net.settle();
+    assert_eq!(net.payloads(&subscriber), Vec::<&str>::new());
+    net.frozen.clear();
+    net.settle();
+    assert_eq!(net.client(&subscriber).said.len(), 1, "CONNACK");
+    assert_eq!(net.payloads(&subscriber), ["y"]);
+}
+
+#[test]
+fn deliveries_behind_one_that_waits_for_its_packet_id_keep_their_order() {
+    let mut net = Net::new(2);
+    let (publisher, subscriber) = (net.id_on("p", 0), net.id_on("s", 1));
+    net.connect(&publisher, &CLEAN);
+    net.connect(&subscriber, &DURABLE);
+    net.subscribe(&subscriber, &[("t", QoS::ExactlyOnce)]);
+    net.frozen.push(1);
+    net.publish(&publisher, "t", "twice", QoS::ExactlyOnce, 1);
+    net.publish(&publisher, "t", "once", QoS::AtLeastOnce, 2);
+    net.settle();
+    assert_eq!(net.payloads(&subscriber), Vec::<&str>::new());
+    net.frozen.clear();
+    net.settle();
+    assert_eq!(net.payloads(&subscriber), ["twice", "once"]);
+}

@@ -342,6 +342,11 @@ impl Net {
     }
 
     pub(super) fn unsubscribe(&mut self, id: &str, filters: &[&str]) {
+        self.begin_unsubscribe(id, filters);
+        self.settle();
+    }
+
+    pub(super) fn begin_unsubscribe(&mut self, id: &str, filters: &[&str]) {
         let packet_id = PacketId::new(78).expect("not zero");
         let properties = Properties::EMPTY;
         self.send(
@@ -352,7 +357,6 @@ impl Net {
                 filters: filters.into(),
             }),
         );
-        self.settle();
     }
 
     pub(super) fn ack(
