@@ -46,6 +46,8 @@ pub struct Options {
     pub absent: u64,
     /// Steps of chaos.
     pub steps: u64,
+    /// Crashes in 1,000 steps, on average; 1,000 at most.
+    pub crashes: u64,
     /// The disk acknowledges syncs without doing them: such runs must fail.
     pub ignores_syncs: bool,
     /// Keep the text of the trace, not its hash alone.
@@ -59,6 +61,7 @@ impl Default for Options {
             clients: 6,
             absent: 0,
             steps: 2500,
+            crashes: 2,
             ignores_syncs: false,
             keeps_trace: false,
         }
@@ -107,6 +110,9 @@ impl fmt::Display for Options {
         }
         if self.steps != usual.steps {
             write!(f, " --steps {}", self.steps)?;
+        }
+        if self.crashes != usual.crashes {
+            write!(f, " --crashes {}", self.crashes)?;
         }
         if self.present() < self.clients as usize {
             let here = (0..self.clients).filter(|client| self.has(*client));

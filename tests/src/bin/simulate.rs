@@ -1,10 +1,14 @@
 //! Runs the whole node under seeds: `simulate node --seeds A..B` or `simulate node --seed N
 //! [--trace]`, with `--steps N`, `--clients N`, `--shards N`; `--actors 1,4` leaves out the other
-//! clients; `--stop` ends at the first failure. `tests/simulate` builds and calls it.
+//! clients; `--crashes N` crashes N times in 1,000 steps (2); `--stop` ends at the first failure,
+//! `--until N` when the node has crashed N times. `tests/simulate` builds and calls it.
+//!
+//! A progress line says below which seed all are done, so that a run can go on there.
 //!
 //! The first three failing seeds of a range are shrunk: 400 runs or a minute each, at most.
 //! `--no-shrink` leaves that out, `--shrink` does it for one seed as well.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::num::NonZero;
 use std::process::ExitCode;
@@ -14,19 +18,22 @@ use std::thread::{available_parallelism, scope};
 
 use corelane_tests::simulation::{Failure, Options, Shrunk, Summary, run_seed, shrink};
 
-/// Seeds between two progress lines.
-const PROGRESS: u64 = 100;
+/// Seeds between two progress lines, and in a long run.
+const PROGRESS: [u64; 2] = [100, 1_000];
 /// Failures of a range that are shrunk.
 const SHRINKS_MAX: u64 = 3;
 
 const USAGE: &str = "usage: simulate node (--seeds A..B | --seed N) [--trace] [--steps N] \
-    [--clients N] [--actors N,N] [--shards N] [--ignore-syncs] [--stop] [--shrink] [--no-shrink]";
+    [--clients N] [--actors N,N] [--shards N] [--crashes N] [--ignore-syncs] [--stop] [--until N] \
+    [--shrink] [--no-shrink]";
 
 struct Arguments {
     from: u64,
     to: u64,
     /// No seed is begun after one has failed.
     stops: bool,
+    /// No seed is begun after so many crashes.
+    crashes_max: u64,
     /// Failures that are shrunk, at most.
     shrinks: u64,
     options: Options,
@@ -61,6 +68,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         from: 0,
         to: 100,
         stops: false,
+        crashes_max: u64::MAX,
         shrinks: SHRINKS_MAX,
         options: Options::default(),
     };
@@ -73,6 +81,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--ignore-syncs" => options.ignores_syncs = true,
             "--steps" => options.steps = number(words.next())?,
             "--clients" => options.clients = number(words.next())?,
+            "--crashes" => options.crashes = number(words.next())?,
+            "--until" => arguments.crashes_max = number(words.next())?,
             "--shards" => options.shards = number(words.next())?,
             "--actors" => actors = Some(words.next().ok_or("--actors takes numbers")?),
             "--shrink" => is_shrunk = Some(true),
@@ -129,6 +139,10 @@ struct Outcome {
     failed: u64,
     crashes: u64,
     delivered: u64,
+    /// All seeds below are done.
+    next: u64,
+    /// Above that one.
+    done: BTreeSet<u64>,
 }
 
 /// True: all seeds passed.
@@ -149,13 +163,20 @@ fn run(arguments: &Arguments, out: &mut impl Write) -> io::Result<bool> {
             scope.spawn(move || work.run());
         }
         drop(sender);
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome {
+            next: arguments.from,
+            ..Outcome::default()
+        };
         for news in results {
             match news {
                 News::Ran(result) => outcome.add(&result, out)?,
                 News::Shrunk(shrunk) => writeln!(out, "{shrunk}")?,
             }
+            if outcome.crashes >= arguments.crashes_max {
+                end.store(0, Relaxed);
+            }
         }
+        outcome.progress(out)?;
         let Outcome { passed, failed, .. } = outcome;
         writeln!(out, "{passed} seeds passed, {failed} failed")?;
         Ok(failed == 0)
@@ -209,38 +230,51 @@ impl Work<'_> {
 
 impl Outcome {
     fn add(&mut self, result: &Result<Summary, Failure>, out: &mut impl Write) -> io::Result<()> {
-        let trace = match result {
+        let (seed, trace) = match result {
             Ok(summary) => {
                 self.passed += 1;
                 self.crashes += u64::from(summary.crashes);
                 self.delivered += summary.totals.delivered;
-                &summary.trace
+                (summary.seed, &summary.trace)
             }
             Err(failure) => {
                 self.failed += 1;
-                &failure.trace
+                (failure.seed, &failure.trace)
             }
         };
+        self.done.insert(seed);
+        while self.done.remove(&self.next) {
+            self.next += 1;
+        }
         for line in trace {
             writeln!(out, "{line}")?;
         }
         if let Err(failure) = result {
             writeln!(out, "{failure}")?;
         }
+        let done = self.passed + self.failed;
+        let [often, seldom] = PROGRESS;
+        let every = if done < seldom { often } else { seldom };
+        if done.is_multiple_of(every) {
+            self.progress(out)?;
+        }
+        Ok(())
+    }
+
+    fn progress(&self, out: &mut impl Write) -> io::Result<()> {
         let Self {
             passed,
             failed,
             crashes,
             delivered,
+            next,
+            ..
         } = self;
-        let done = *passed + *failed;
-        if done.is_multiple_of(PROGRESS) {
-            writeln!(
-                out,
-                "{done} seeds: {passed} passed, {failed} failed, {crashes} crashes, \
-                 {delivered} deliveries"
-            )?;
-        }
-        Ok(())
+        writeln!(
+            out,
+            "{} seeds: {passed} passed, {failed} failed, {crashes} crashes, \
+             {delivered} deliveries, all done below {next}",
+            passed + failed
+        )
     }
 }

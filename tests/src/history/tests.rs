@@ -391,3 +391,22 @@ fn removed_wills_stay_unpublished_and_due_ones_arrive() {
     });
     assert!(matches!(late, Violation::RemovedWillPublished { .. }));
 }
+
+#[test]
+fn no_order_is_expected_under_a_grant_that_changed_meanwhile() {
+    let mut story = Story::new();
+    story.subscribe("a/b", 2);
+    story.publish(1, 2);
+    story.publish(2, 2);
+    // Both were sent at QoS 2, lost by a crash, and come again.
+    story.subscribe("a/b", 1);
+    story.deliver(2, 1);
+    story.deliver(1, 1);
+    story.publish(3, 2);
+    story.publish(4, 2);
+    story.deliver(4, 1);
+    assert!(matches!(
+        story.fails(received(3, 1)),
+        Violation::OutOfOrder { .. }
+    ));
+}

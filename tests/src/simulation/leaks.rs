@@ -222,7 +222,7 @@ fn session_of(key: &[u8]) -> u64 {
 /// The largest PUBLISH of the clients here, bytes.
 const PUBLISH_BYTES: usize = 1_700;
 /// What a client here can have asked for and not read the answers of, bytes.
-const ANSWER_BYTES: usize = 4_096;
+const ANSWER_BYTES: usize = 1_024;
 /// What all clients here can send into one turn, in packets: above a bound, sockets are not read
 /// from the next turn on.
 const TURN_PACKETS: usize = 100;

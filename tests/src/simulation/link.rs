@@ -21,6 +21,8 @@ pub(super) struct Link {
     /// The node's, before the wire.
     backlog: VecDeque<u8>,
     wire: VecDeque<u8>,
+    /// The client reads nothing before this step.
+    pub(super) sleeps_until: u64,
     /// The client has let go of it: the node hears of it some time.
     pub(super) is_cut: bool,
     /// The node closes it behind its last bytes.
@@ -39,6 +41,7 @@ impl Link {
             input: Vec::new(),
             backlog: VecDeque::new(),
             wire: VecDeque::new(),
+            sleeps_until: 0,
             is_cut: false,
             is_closing: false,
             is_known: false,

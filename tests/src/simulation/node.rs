@@ -38,7 +38,7 @@ pub(super) type Rows = BTreeMap<u8, Vec<(Vec<u8>, Vec<u8>)>>;
 fn tune(config: &mut ShardConfig) {
     config.inflight_max = 8;
     config.receive_max = 16;
-    config.output_bytes_max = 2048;
+    config.output_bytes_max = 1024;
     config.held_bytes_max = 512;
     config.ring_events_max = 32;
     config.lane_events_max = 6;
@@ -64,8 +64,8 @@ impl Node {
     /// Starts a node on what is on the disk.
     pub(super) fn start(disk: &SimDisk, shards: u8, seed: u64, now: Now) -> Result<Self, String> {
         let mut options = NodeOptions::new(shards, seed);
-        options.log.segment_bytes_min = 256 << 10;
-        options.log.segment_bytes_max = 512 << 10;
+        options.log.segment_bytes_min = 64 << 10;
+        options.log.segment_bytes_max = 128 << 10;
         // Small enough that readers that are behind go to the disk, and indexes are flushed.
         options.log.tail_bytes_max = 16 << 10;
         options.log.cache_bytes_max = 256 << 10;

@@ -17,6 +17,8 @@ use crate::history::{Event, History, Totals};
 /// The simulated clock starts here: some time in 2025, in milliseconds since the Unix epoch.
 const EPOCH_MS: u64 = 1_750_000_000_000;
 
+/// Steps for which a client reads nothing, at most.
+const SLEEP_STEPS_MAX: u64 = 600;
 /// Every which step's turn is followed by a look at the bounds.
 const BOUNDS_STEPS: u64 = 4;
 
@@ -129,6 +131,10 @@ impl World {
         self.count_step();
         let shard = self.rng.index(usize::from(self.options.shards));
         let client = self.rng.index(self.options.clients as usize);
+        if self.rng.below(1000) < self.options.crashes {
+            let stays_away = self.rng.chance(1, 8);
+            return self.crash_and_start(stays_away);
+        }
         match self.rng.below(1000) {
             0..330 => self.turn(shard, false),
             330..560 => {
@@ -146,11 +152,10 @@ impl World {
                 Ok(())
             }
             988..996 => self.part(client),
-            _ if self.rng.chance(1, 2) => {
-                let stays_away = self.rng.chance(1, 8);
-                self.crash_and_start(stays_away)
+            _ => {
+                self.fall_asleep(client);
+                Ok(())
             }
-            _ => Ok(()),
         }
     }
 
@@ -261,6 +266,9 @@ impl World {
         let Some(link) = self.links.get_mut(&id) else {
             return Ok(());
         };
+        if !all && link.sleeps_until > self.step {
+            return Ok(());
+        }
         let bytes = link.read(all);
         let is_at_end = link.is_at_end();
         let answer = self.with_actor(client, |actor, stage| actor.received(&bytes, stage))?;
@@ -342,6 +350,15 @@ impl World {
             (true, false) => actor.disconnected(stage),
             (false, _) => actor.break_off(stage),
         })
+    }
+
+    /// A client reads nothing for a while.
+    fn fall_asleep(&mut self, client: usize) {
+        let id = self.actors.get(&client).and_then(|actor| actor.connection);
+        let until = self.step + self.rng.below(SLEEP_STEPS_MAX);
+        if let Some(link) = id.and_then(|id| self.links.get_mut(&id)) {
+            link.sleeps_until = until;
+        }
     }
 
     /// Calls an actor with all it works with.
