@@ -1,4 +1,5 @@
-//! `node.meta`: what a data directory is, in two copies that are written in turn.
+//! `node.meta`: what a data directory is, in two copies that are written one after the other at
+//! every start, so that damage to one of them loses nothing: a boot number is never used again.
 //!
 //! ```text
 //! offset size
@@ -85,13 +86,24 @@ impl Meta {
                 }
             }
         };
-        file.write_at((meta.sequence % 2) * ALIGN as u64, &meta.encode())?;
-        file.sync()?;
-        if meta.sequence == 0 {
+        let is_new = meta.sequence == 0;
+        // The older copy, or the damaged one, first: there is a valid one at any time.
+        meta.write(&file)?;
+        let meta = Self {
+            sequence: meta.sequence + 1,
+            ..meta
+        };
+        meta.write(&file)?;
+        if is_new {
             // Its name too, whoever made it.
             disk.sync_dir()?;
         }
         Ok(meta)
+    }
+
+    fn write<F: DiskFile>(&self, file: &F) -> Result<(), OpenError> {
+        file.write_at((self.sequence % 2) * ALIGN as u64, &self.encode())?;
+        Ok(file.sync()?)
     }
 
     /// The newer of the two copies; `None` for a file that never got one.
@@ -166,5 +178,61 @@ impl Meta {
             sequence: long(16),
         };
         Ok(Copy::Present(meta))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use storage_io::sim::{Rng, SimDisk};
+
+    use super::*;
+
+    #[test]
+    fn no_boot_number_is_used_again_whichever_copy_is_damaged() {
+        let disk = SimDisk::new(1);
+        let mut rng = Rng::new(2);
+        let mut last = 0;
+        for start in 0..200 {
+            let meta = Meta::open(&disk, 3, 7).unwrap();
+            assert!(
+                meta.boot > last,
+                "start {start}: {} after {last}",
+                meta.boot
+            );
+            assert_eq!((meta.shards, meta.seed), (3, 7));
+            last = meta.boot;
+            let copy = rng.index(2) * ALIGN;
+            let at = copy + rng.index(CHECKED_LEN + 4);
+            assert!(disk.flip_bit(FILE, at, 3));
+            if rng.chance(1, 3) {
+                disk.crash(start);
+            }
+        }
+    }
+
+    #[test]
+    fn a_start_that_is_cut_short_leaves_a_copy() {
+        for writes in 0..3 {
+            let disk = SimDisk::new(3);
+            let boot = Meta::open(&disk, 1, 7).unwrap().boot;
+            let file = disk.open(FILE).unwrap();
+            let found = Meta::read(&file).unwrap().unwrap();
+            for number in 1..=writes {
+                let sequence = found.sequence + number;
+                let boot = boot + 1;
+                let next = Meta {
+                    boot,
+                    sequence,
+                    ..found
+                };
+                next.write(&file).unwrap();
+            }
+            // The copy that would have been written next is torn.
+            let torn = ((found.sequence + writes + 1) % 2) * ALIGN as u64;
+            let torn = usize::try_from(torn).unwrap();
+            assert!(disk.flip_bit(FILE, torn + 30, 1));
+            let again = Meta::open(&disk, 1, 7).unwrap();
+            assert_eq!(again.boot, boot + if writes == 0 { 1 } else { 2 });
+        }
     }
 }
