@@ -77,7 +77,7 @@ fn every_pair_of_shards_catches_up_after_an_absence_and_a_crash() {
 }
 
 /// The page that `--metrics` serves: the value of each line of `name` by shard.
-fn per_shard(port: u16, name: &str) -> BTreeMap<String, f64> {
+pub(crate) fn per_shard(port: u16, name: &str) -> BTreeMap<String, f64> {
     let mut stream =
         TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the metrics listener answers");
     stream

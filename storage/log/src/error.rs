@@ -6,7 +6,7 @@ use storage_io::DiskError;
 
 use crate::LogOffset;
 use crate::record::Mismatch;
-use crate::segment::FORMAT_VERSION;
+use crate::segment::{FORMAT_VERSION, segment_name};
 
 /// Why a log refuses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,8 +39,10 @@ pub enum LogError {
     },
     /// A segment file that must be there is not.
     MissingSegment {
-        /// The first offset of the segment.
+        /// Its first offset, which is in its name: right behind the segments that are there.
         base: LogOffset,
+        /// When above `base`: the missing one may be a later one, with a base below this.
+        below: LogOffset,
     },
     /// The log ends below an offset that was durable.
     EndsEarly {
@@ -112,8 +114,12 @@ impl fmt::Display for LogError {
                 f,
                 "{file} has format version {found}; this program reads version {FORMAT_VERSION}"
             ),
-            Self::MissingSegment { base } => {
-                write!(f, "the log's segment with base offset {base} is missing")
+            Self::MissingSegment { base, below } => {
+                write!(f, "{} is missing", segment_name(*base))?;
+                if below > base {
+                    write!(f, ", or a later segment that begins below offset {below}")?;
+                }
+                Ok(())
             }
             Self::EndsEarly { end, expected } => write!(
                 f,

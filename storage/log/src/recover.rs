@@ -211,13 +211,14 @@ fn chain<F: Clone>(found: &[Segment<F>], start: LogOffset) -> Result<Vec<Segment
             // What came before has been retired.
         } else if let Some(end) = header.recovered {
             chain.retain(|earlier| earlier.header.base < end);
-            let last = chain.last_mut().filter(|last| end <= last.header.limit());
-            let last = last.ok_or(LogError::MissingSegment { base: end })?;
-            last.end = end;
+            let base = chain.last().map_or(start, |last| last.header.limit());
+            let last = chain.last_mut().filter(|_| end <= base);
+            let missing = LogError::MissingSegment { base, below: end };
+            last.ok_or(missing)?.end = end;
         } else {
-            let expected = chain.last().map_or(start, |last| last.header.limit());
-            if header.base != expected {
-                return Err(LogError::MissingSegment { base: expected });
+            let base = chain.last().map_or(start, |last| last.header.limit());
+            if header.base != base {
+                return Err(LogError::MissingSegment { base, below: base });
             }
         }
         let mut segment = segment.clone();
@@ -225,7 +226,10 @@ fn chain<F: Clone>(found: &[Segment<F>], start: LogOffset) -> Result<Vec<Segment
         chain.push(segment);
     }
     if chain.is_empty() {
-        return Err(LogError::MissingSegment { base: start });
+        return Err(LogError::MissingSegment {
+            base: start,
+            below: start,
+        });
     }
     Ok(chain)
 }

@@ -17,7 +17,8 @@ use engine_mqtt::{QoS, Version};
 use super::{Random, number_from, seed};
 use crate::client::{Client, Dial};
 use crate::history::{MessageId, message_id, payload};
-use crate::node::{Broker, DEADLINE, Node};
+use crate::node::{Broker, DEADLINE, Node, free_port};
+use crate::shards::per_shard;
 
 /// Messages of each life of the node.
 const MESSAGES: [u64; 3] = [60, 30, 10];
@@ -123,7 +124,15 @@ impl Original {
 
     /// A node that is not started yet, on a damaged copy of the directory.
     fn damaged(&self, damages: &[Damage]) -> Node {
-        let node = Node::stopped(1, &[]);
+        self.damage(Node::stopped(1, &[]), damages)
+    }
+
+    /// One that serves metrics, too.
+    fn damaged_with(&self, damages: &[Damage], metrics: &str) -> Node {
+        self.damage(Node::stopped(1, &["--metrics", metrics]), damages)
+    }
+
+    fn damage(&self, node: Node, damages: &[Damage]) -> Node {
         copy_folder(&self.node.data(), &node.data());
         for damage in damages {
             damage.apply(&node.data());
@@ -431,6 +440,17 @@ fn a_lost_segment_or_meta_file_is_refused_by_name() {
         matches!(&outcome, Outcome::Refuses(log) if log.contains("was durable")),
         "{outcome:?}"
     );
+    // What follows the first is known to begin above it: the second, or one between them.
+    let names = ["segment-0000000000000000", "segment-0000000001000000"];
+    for (segment, name) in SEGMENTS.into_iter().zip(names) {
+        match original.outcome(&[original.harm(segment, Harm::Remove)]) {
+            Outcome::Refuses(log) => {
+                let words = format!("{name} is missing, or a later segment that begins below");
+                assert!(log.contains(&words), "{log}");
+            }
+            other => panic!("{segment}: {other:?}"),
+        }
+    }
     for harm in [Harm::Remove, Harm::Cut { len: 0 }, Harm::Cut { len: 100 }] {
         let meta = original.harm("node.meta", harm);
         original.refuses(&[meta], "node.meta is missing or empty");
@@ -453,6 +473,35 @@ fn a_damaged_old_record_is_left_out_by_name() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// What is left out is counted, and the session goes on behind it.
+#[test]
+fn a_damaged_old_record_is_counted_and_its_session_goes_on() {
+    if Broker::chosen() != Broker::Corelane {
+        return;
+    }
+    let original = Original::new();
+    let segment = SEGMENTS[0];
+    let place = first_payload(&original.node.data().join(original.file(segment)));
+    let metrics = free_port();
+    let address = format!("127.0.0.1:{metrics}");
+    let mut node = original.damaged_with(&[original.flip(segment, place)], &address);
+    node.run();
+    let mut publisher = Dial::clean(Version::V5, "publisher").connect(&node);
+    let received = receive_all(&node, &mut publisher);
+    assert_eq!(received.len() + 1, original.owed.len());
+    let end = Instant::now() + DEADLINE;
+    let counted = BTreeMap::from([("0".to_owned(), 1.0)]);
+    while per_shard(metrics, "corelane_log_unreadable_total") != counted {
+        assert!(Instant::now() < end, "the damage is not counted");
+        publisher.ping();
+    }
+    assert!(node.terminate().success());
+    // What was left out is not asked for again.
+    node.run();
+    let mut publisher = Dial::clean(Version::V5, "publisher").connect(&node);
+    assert_eq!(receive_all(&node, &mut publisher), []);
 }
 
 /// The node says that it leaves a record out, with the file and the byte.

@@ -155,12 +155,28 @@ fn a_missing_segment_is_named() {
     let names = rig.disk.list().unwrap();
     rig.disk.remove(&names[1]).unwrap();
     let error = recover(&rig.disk, small_options(), LogOffset(0)).unwrap_err();
-    assert_eq!(
-        error,
-        LogError::MissingSegment {
-            base: LogOffset(64 << 10)
-        }
+    let base = LogOffset(64 << 10);
+    assert_eq!(error, LogError::MissingSegment { base, below: base });
+    assert_eq!(error.to_string(), format!("{} is missing", names[1]));
+}
+
+#[test]
+fn a_missing_segment_below_a_recovery_is_named() {
+    let mut rig = Rig::new(1, small_options());
+    rig.fill(300, 1500);
+    let end = rig.log.durable();
+    drop(recover(&rig.disk, small_options(), LogOffset(0)).unwrap());
+    let names = rig.disk.list().unwrap();
+    let segments: Vec<_> = names.iter().filter(|n| n.starts_with("segment-")).collect();
+    let last = segments[segments.len() - 2];
+    rig.disk.remove(last).unwrap();
+    let error = recover(&rig.disk, small_options(), LogOffset(0)).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.starts_with(&format!("{last} is missing, or a later")),
+        "{text}"
     );
+    assert!(text.ends_with(&format!("below offset {end}")), "{text}");
 }
 
 #[test]
