@@ -1,6 +1,6 @@
 //! One client's session, as far as the client can know it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::publication::Publication;
 use super::{ClientNumber, MessageId, Received, Violation};
@@ -49,6 +49,8 @@ pub(super) struct Session {
     subscriptions: Vec<Subscription>,
     /// Every filter that was asked for in this session, with the highest QoS asked for.
     asked: BTreeMap<String, u8>,
+    /// Every filter that was to be given up, or to be held at QoS 0, in this session.
+    given_up: BTreeSet<String>,
     /// Filter and QoS of SUBSCRIBE packets of this connection that are not answered.
     unanswered: Vec<(String, u8)>,
     delivered: BTreeMap<MessageId, Deliveries>,
@@ -98,6 +100,9 @@ impl Session {
     }
 
     pub(super) fn subscribing(&mut self, filter: &str, qos: u8) {
+        if qos == 0 && self.asked.contains_key(filter) {
+            self.given_up.insert(filter.to_owned());
+        }
         let asked = self.asked.entry(filter.to_owned()).or_default();
         *asked = qos.max(*asked);
         self.unanswered.push((filter.to_owned(), qos));
@@ -141,6 +146,7 @@ impl Session {
     }
 
     pub(super) fn unsubscribing(&mut self, filter: &str) {
+        self.given_up.insert(filter.to_owned());
         self.subscriptions.retain(|one| one.filter != filter);
     }
 
@@ -192,8 +198,14 @@ impl Session {
                 qos: publication.qos,
             });
         }
-        // All subscriptions of a session bring one delivery.
-        if deliveries.at_most_once > 0 && deliveries.all > 1 && !publication.repeated {
+        // All subscriptions of a session bring one delivery. A crash may bring back the one that
+        // was being given up, and with it what was delivered at QoS 0 meanwhile.
+        let may_come_back = |filter: &String| filter_matches(filter, received.topic);
+        if deliveries.at_most_once > 0
+            && deliveries.all > 1
+            && !publication.repeated
+            && !self.given_up.iter().any(may_come_back)
+        {
             return Err(Violation::ExtraCopy { client, message });
         }
         // What was published while its SUBSCRIBE was under way, or was lost because it is delivered
@@ -337,6 +349,7 @@ impl Session {
         self.subscriptions.clear();
         self.delivered.clear();
         self.newest.clear();
+        self.given_up.clear();
     }
 }
 

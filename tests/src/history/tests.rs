@@ -368,6 +368,22 @@ fn overlapping_subscriptions_bring_the_highest_qos() {
     story.0.finish().unwrap();
 }
 
+/// An UNSUBSCRIBE that is not acknowledged ends deliveries at its QoS, and a crash brings it back.
+#[test]
+fn a_filter_that_is_being_given_up_may_come_back() {
+    let mut story = Story::new();
+    story.subscribe("a/+", 0);
+    story.subscribe("a/#", 1);
+    story.publish(1, 2);
+    story.ok(Event::Unsubscribing {
+        client: SUBSCRIBER,
+        filter: "a/#",
+    });
+    story.deliver(1, 0);
+    story.deliver(1, 1);
+    story.0.finish().unwrap();
+}
+
 #[test]
 fn removed_wills_stay_unpublished_and_due_ones_arrive() {
     let mut story = Story::new();
