@@ -8,6 +8,7 @@
 //! receive maximum when QoS 1 and 2 mix.
 
 mod connect;
+mod exchange;
 mod malformed;
 mod publish;
 mod retained;

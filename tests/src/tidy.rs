@@ -1,10 +1,12 @@
 //! The source tree keeps its own rules; a broken one names the file and the line.
 //!
-//! [`packages`] reads `cargo metadata`, [`sources`] the Rust files, [`documents`] the rest.
+//! [`packages`] reads `cargo metadata`, [`sources`] the Rust files, [`documents`] the rest,
+//! [`statements`] the table of what MQTT demands.
 
 mod documents;
 mod packages;
 mod sources;
+mod statements;
 
 use std::fs;
 use std::path::Path;

@@ -83,7 +83,8 @@ impl Shard {
         self.write(connection, &packet);
     }
 
-    /// Writes a PUBLISH; false: it is too large for the client, or the message has expired.
+    /// Writes a PUBLISH; false: it is too large for the client, or the message has expired before
+    /// it was sent for the first time. What is sent again does not expire [MQTT-4.3.3-7].
     pub(crate) fn send_publish(
         &mut self,
         connection: ConnectionId,
@@ -91,7 +92,8 @@ impl Shard {
         body: &Body<'_>,
         ids: &[u32],
     ) -> bool {
-        let Some(message_expiry) = self.life(body) else {
+        let left = self.life(body).or_else(|| outgoing.dup.then_some(Some(1)));
+        let Some(message_expiry) = left else {
             self.counters.dropped_expired += 1;
             return false;
         };
