@@ -11,19 +11,34 @@ use storage_log::LogOffset;
 use crate::fields::number;
 use crate::limits::FLUSH_STEP_BYTES;
 use crate::manifest::{Listed, Manifest, State};
-use crate::memtable::{Memtable, Walk};
+use crate::memtable::Memtable;
 use crate::page::Item;
 use crate::run::{Run, TOKEN_FLUSH, TOKEN_OWNER};
 use crate::run_file::{RunId, RunWriter, Written};
+use crate::walk::Walk;
 
 /// A memtable that takes no more entries, and its range of the log.
 #[derive(Debug)]
 pub(crate) struct Frozen {
     pub(crate) table: Memtable,
+    /// Its queues in order, as far as that has been made; taken by the flush.
+    pub(crate) walk: Option<Walk>,
     pub(crate) low: LogOffset,
     pub(crate) high: LogOffset,
     /// What has to be durable before it may be listed; `high` or above.
     pub(crate) durable_from: LogOffset,
+}
+
+impl Frozen {
+    /// One small step towards the order of its queues; true when it is made.
+    pub(crate) fn prepare(&mut self) -> bool {
+        let walk = self.walk.get_or_insert_with(|| self.table.walk());
+        self.table.prepare(walk)
+    }
+
+    fn prepare_all(&mut self) {
+        while !self.prepare() {}
+    }
 }
 
 /// A flush under way.
@@ -71,11 +86,12 @@ impl<F: DiskFile> Flush<F> {
     pub(crate) fn start(
         file: F,
         id: RunId,
-        frozen: &Frozen,
+        frozen: &mut Frozen,
         token: u64,
         queue: &mut impl DiskQueue<F>,
     ) -> Self {
-        let walk = frozen.table.walk();
+        frozen.prepare_all();
+        let walk = frozen.walk.take().unwrap_or_else(|| frozen.table.walk());
         let queues = number(frozen.table.queues());
         let pages = Pages {
             writer: RunWriter::new(id, queues),

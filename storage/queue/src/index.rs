@@ -1,9 +1,8 @@
 //! The index of one log: memtables, runs, and what joins them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 
-use foldhash::fast::FixedState;
 use storage_io::{Completion, Disk, DiskError, DiskQueue};
 use storage_log::{LogOffset, QueueId};
 
@@ -20,6 +19,7 @@ use crate::manifest::Manifest;
 use crate::memtable::Memtable;
 use crate::merge::Merge;
 use crate::retire::Retiring;
+use crate::roster::{Known, NOWHERE, Roster};
 use crate::run::Run;
 use crate::run_file::RunId;
 use crate::{Entry, IndexError};
@@ -72,6 +72,9 @@ pub struct Counters {
     pub pages_read: u64,
 }
 
+/// Entries of a batch whose memory is asked for together.
+const LOOK_AHEAD: usize = 64;
+
 /// The index of one log.
 pub struct Index<D: Disk> {
     pub(crate) disk: D,
@@ -81,14 +84,16 @@ pub struct Index<D: Disk> {
     pub(crate) runs: Vec<Run<D::File>>,
     pub(crate) frozen: VecDeque<Frozen>,
     pub(crate) active: Memtable,
-    /// Per queue that ever had an entry: the queue offset that the next one gets.
-    pub(crate) next: HashMap<u64, u64, FixedState>,
+    /// Every queue that ever had an entry.
+    pub(crate) queues: Roster,
     /// The record of the last entry; the next entry is of this one or a later one.
     pub(crate) last: LogOffset,
     /// While the active memtable is empty: an offset that the log had appended up to.
     pub(crate) passed: Option<LogOffset>,
     pub(crate) cache: PageCache,
     pub(crate) flushing: Option<Flush<D::File>>,
+    /// The queues of the oldest frozen memtable are being put in order.
+    pub(crate) is_preparing: bool,
     pub(crate) merging: Option<Merge<D::File>>,
     pub(crate) retiring: Retiring,
     /// Files that the manifest does not list any more, to be removed.
@@ -112,29 +117,58 @@ impl<D: Disk> Index<D> {
     /// [`IndexError::OutOfOrder`]; then the index has to be opened again.
     pub fn append(&mut self, batch: &[Entry]) -> Result<(), IndexError> {
         let indexed_upto = self.indexed_upto();
-        for entry in batch {
+        for (place, entry) in batch.iter().enumerate() {
+            if place.is_multiple_of(LOOK_AHEAD) {
+                self.look_ahead(batch.iter().skip(place).take(LOOK_AHEAD));
+            }
             if entry.at < indexed_upto {
                 continue;
             }
             if entry.at > self.last && self.is_due(entry.at) {
                 self.freeze();
             }
-            let next = self.next.entry(entry.queue.0).or_default();
-            let in_order = entry.at >= self.last && entry.queue_offset >= *next;
-            if !in_order || !self.active.push(entry) {
-                return Err(IndexError::OutOfOrder {
-                    queue: entry.queue,
-                    queue_offset: entry.queue_offset,
-                    expected: *next,
-                    at: entry.at,
-                    last: self.last,
-                });
-            }
-            *next = entry.queue_offset.saturating_add(1);
+            self.append_one(entry)?;
             self.last = entry.at;
             self.counters.entries_appended += 1;
         }
         Ok(())
+    }
+
+    fn append_one(&mut self, entry: &Entry) -> Result<(), IndexError> {
+        let known = self.queues.get(entry.queue).unwrap_or(Known {
+            next: 0,
+            head: NOWHERE,
+        });
+        let in_order = entry.at >= self.last && entry.queue_offset >= known.next;
+        let head = in_order
+            .then(|| self.active.push(entry, known.head))
+            .flatten()
+            .ok_or(IndexError::OutOfOrder {
+                queue: entry.queue,
+                queue_offset: entry.queue_offset,
+                expected: known.next,
+                at: entry.at,
+                last: self.last,
+            })?;
+        let next = entry.queue_offset.saturating_add(1);
+        self.queues.set(entry.queue, Known { next, head });
+        Ok(())
+    }
+
+    /// Asks for the memory that appending these entries needs, in the order in which one place
+    /// names the next: the waits of all of them become three.
+    fn look_ahead<'a>(&self, entries: impl Iterator<Item = &'a Entry> + Clone) {
+        for entry in entries.clone() {
+            self.queues.prefetch(entry.queue);
+        }
+        let mut heads = [NOWHERE; LOOK_AHEAD];
+        for (entry, head) in entries.zip(&mut heads) {
+            *head = self.queues.head(entry.queue);
+            self.active.prefetch_head(*head);
+        }
+        for head in heads {
+            self.active.prefetch_tail(head);
+        }
     }
 
     /// Tells that the log has appended everything below `appended`, and the index every entry of
@@ -159,6 +193,7 @@ impl<D: Disk> Index<D> {
                     let table = Memtable::default();
                     self.frozen.push_back(Frozen {
                         table,
+                        walk: None,
                         low,
                         high,
                         durable_from: appended,
@@ -180,6 +215,7 @@ impl<D: Disk> Index<D> {
             let table = std::mem::take(&mut self.active);
             self.frozen.push_back(Frozen {
                 table,
+                walk: None,
                 low,
                 high,
                 durable_from: high,
@@ -221,15 +257,23 @@ impl<D: Disk> Index<D> {
         let joins_first = !is_due || self.owed > 0;
         if joins_first && self.join(queue)? {
             self.owed = self.owed.saturating_sub(1);
-        } else if is_due {
+        } else if is_due && self.prepare_flush() {
             self.owed = 0;
             self.begin_flush(queue)?;
         }
         Ok(())
     }
 
+    /// Puts the queues of the oldest frozen memtable in order, a step per turn; true when it is
+    /// done.
+    fn prepare_flush(&mut self) -> bool {
+        let prepared = self.frozen.front_mut().is_none_or(Frozen::prepare);
+        self.is_preparing = !prepared;
+        prepared
+    }
+
     fn begin_flush(&mut self, queue: &mut impl DiskQueue<D::File>) -> Result<(), IndexError> {
-        let Some(oldest) = self.frozen.front() else {
+        let Some(oldest) = self.frozen.front_mut() else {
             return Ok(());
         };
         let state = &mut self.manifest.state;
@@ -335,7 +379,7 @@ impl<D: Disk> Index<D> {
 
     fn is_idle(&self) -> bool {
         let is_busy = self.flushing.is_some() || self.merging.is_some();
-        !is_busy && self.unlisted.is_empty() && self.retiring.is_idle()
+        !is_busy && !self.is_preparing && self.unlisted.is_empty() && self.retiring.is_idle()
     }
 
     /// What the last flush ran out of, space or descriptors: no other is begun before
@@ -353,7 +397,7 @@ impl<D: Disk> Index<D> {
     /// The queue offset that the next entry of a queue gets.
     #[must_use]
     pub fn next_offset(&self, queue: QueueId) -> u64 {
-        self.next.get(&queue.0).copied().unwrap_or(0)
+        self.queues.next(queue)
     }
 
     /// Every entry of a record below is in a run: the replay begins here.
@@ -393,6 +437,24 @@ impl<D: Disk> Index<D> {
             pages_cached: number(self.cache.len()),
             ..self.counters
         }
+    }
+
+    /// The memtables that have a queue, oldest first, and its place in each.
+    pub(crate) fn heads(&self, queue: QueueId) -> Vec<(&Memtable, u32)> {
+        let mut found = Vec::new();
+        let mut head = self.queues.head(queue);
+        let frozen = self.frozen.iter().rev().map(|frozen| &frozen.table);
+        for table in [&self.active].into_iter().chain(frozen) {
+            if head == NOWHERE {
+                break;
+            }
+            if let Some(own) = table.find(queue, head) {
+                found.push((table, own));
+                head = table.older(own);
+            }
+        }
+        found.reverse();
+        found
     }
 
     /// The memtables, oldest first.

@@ -21,6 +21,7 @@
 //! `truncate_above` and the `_blocking` reads, which are for start-up and offline tools. It does
 //! not know the names of queues, nor what a record says.
 
+mod arena;
 mod bits;
 mod cache;
 mod entry;
@@ -40,9 +41,12 @@ mod merge;
 mod open;
 mod page;
 mod page_builder;
+mod prefetch;
 mod retire;
+mod roster;
 mod run;
 mod run_file;
+mod walk;
 
 #[cfg(test)]
 mod tests;

@@ -59,9 +59,9 @@ impl<D: Disk> Index<D> {
                 break;
             }
         }
-        for table in self.tables() {
+        for (table, head) in self.heads(queue) {
             if !search.is_full() {
-                table.read(queue, from, upto, max, &mut search.entries);
+                table.read(head, from, upto, max, &mut search.entries);
             }
         }
         let next = if search.is_full() {
@@ -119,7 +119,15 @@ impl<D: Disk> Index<D> {
             entries: Vec::new(),
             position,
         };
-        for run in &self.runs {
+        // Queue offsets grow from runs to memtables: what a memtable begins below is in no run.
+        let heads = self.heads(queue);
+        let oldest = heads.first().map(|(table, head)| table.first(*head));
+        let runs = if oldest.is_some_and(|first| first <= from) {
+            &[]
+        } else {
+            self.runs.as_slice()
+        };
+        for run in runs {
             if search.is_full() {
                 break;
             }
@@ -130,9 +138,9 @@ impl<D: Disk> Index<D> {
                 return Ok(Lookup::Ready(search.found_by_offset(from)));
             }
         }
-        for table in self.tables() {
+        for (table, head) in self.heads(queue) {
             if !search.is_full() {
-                table.read_by_offset(queue, from, max, &mut search.entries);
+                table.read_by_offset(head, from, max, &mut search.entries);
             }
         }
         Ok(Lookup::Ready(search.found_by_offset(from)))

@@ -1,12 +1,11 @@
 //! Opening an index: what is listed, whole and below the log's end is kept, the rest is removed
 //! and named, for the caller to replay.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 
-use foldhash::fast::FixedState;
 use storage_io::Disk;
-use storage_log::{LogId, LogOffset};
+use storage_log::{LogId, LogOffset, QueueId};
 
 use crate::cache::PageCache;
 use crate::flush::FIRST_TOKEN;
@@ -14,6 +13,7 @@ use crate::groups::Bounds;
 use crate::manifest::{self, Manifest, State};
 use crate::memtable::Memtable;
 use crate::retire::Retiring;
+use crate::roster::Roster;
 use crate::run::Run;
 use crate::run_file::generation_of;
 use crate::{Counters, Index, IndexError, Options};
@@ -36,12 +36,17 @@ impl<D: Disk> Index<D> {
     pub fn open(disk: D, log: LogId, options: Options) -> Result<Opened<D>, IndexError> {
         let (mut manifest, damaged) = Manifest::open(&disk, log)?;
         let mut damage: Vec<IndexError> = damaged.into_iter().collect();
-        let mut next: HashMap<u64, u64, FixedState> = HashMap::default();
+        let mut queues = Roster::default();
         let mut runs = Vec::new();
         for listed in &manifest.state.runs {
-            let mut ends: HashMap<u64, u64, FixedState> = HashMap::default();
+            // A run that is damaged further on counts for nothing.
+            let mut ends: Vec<(QueueId, u64)> = Vec::new();
             let opened = Run::open(&disk, listed, &mut |block| {
-                ends.insert(block.start.queue.0, block.end());
+                let (queue, end) = (block.start.queue, block.end());
+                match ends.last_mut() {
+                    Some(last) if last.0 == queue => last.1 = end,
+                    _ => ends.push((queue, end)),
+                }
             });
             match opened {
                 Ok(run) => runs.push(run),
@@ -51,7 +56,9 @@ impl<D: Disk> Index<D> {
                 }
                 Err(error) => return Err(error),
             }
-            next.extend(ends);
+            for (queue, end) in ends {
+                queues.raise(queue, end);
+            }
         }
         keep_runs(&disk, &mut manifest, runs.len())?;
         let start = manifest.state.start;
@@ -65,10 +72,11 @@ impl<D: Disk> Index<D> {
             runs,
             frozen: VecDeque::new(),
             active: Memtable::default(),
-            next,
+            queues,
             last,
             passed: None,
             flushing: None,
+            is_preparing: false,
             merging: None,
             retiring: Retiring::default(),
             unlisted: VecDeque::new(),

@@ -67,20 +67,18 @@ impl<D: Disk> Index<D> {
     /// that has some always.
     #[must_use]
     pub fn may_hold(&self, queue: QueueId) -> bool {
-        self.tables().any(|table| table.holds(queue))
-            || self.runs.iter().any(|run| run.may_hold(queue))
+        !self.heads(queue).is_empty() || self.runs.iter().any(|run| run.may_hold(queue))
     }
 
     /// The next entry of a queue gets at least this queue offset: what was given out before is not
     /// given out again, although its entries are gone.
     pub fn raise_next_offset(&mut self, queue: QueueId, next: u64) {
-        let known = self.next.entry(queue.0).or_default();
-        *known = next.max(*known);
+        self.queues.raise(queue, next);
     }
 
     /// Forgets a queue that has no entries and will never have one again.
     pub fn forget(&mut self, queue: QueueId) {
-        self.next.remove(&queue.0);
+        self.queues.forget(queue);
     }
 
     /// Starts to write the manifest with the start that is wanted, when it has another one. No

@@ -159,7 +159,7 @@ impl<F: DiskFile> Run<F> {
                 let filter = &mut self.filter;
                 let visit = &mut |block: &Block<'_>| {
                     start.get_or_insert(block.start);
-                    filter.insert(block.start.queue);
+                    filter.insert_late(block.start.queue);
                     visit(block);
                 };
                 verify(bytes, self.id.salt(), page, visit)
@@ -171,6 +171,7 @@ impl<F: DiskFile> Run<F> {
             }
             next += pages;
         }
+        self.filter.settle();
         Ok(())
     }
 

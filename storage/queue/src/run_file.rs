@@ -297,7 +297,7 @@ impl RunWriter {
         debug_assert!(items.len() <= BLOCK_ENTRIES_MAX);
         if self.last_queue.replace(start.queue.0) != Some(start.queue.0) {
             self.queues += 1;
-            self.filter.insert(start.queue);
+            self.filter.insert_late(start.queue);
         }
         self.entries += number(items.len());
         let (mut start, mut items) = (start, items);
@@ -338,6 +338,7 @@ impl RunWriter {
     /// Ends the file: what is left is to be taken after this, once.
     pub(crate) fn finish(mut self) -> (AlignedBuf, Written) {
         self.finish_page();
+        self.filter.settle();
         let fence_pages = self.fences.len().div_ceil(FENCES_PER_PAGE);
         let footer = Footer {
             id: self.id,

@@ -162,7 +162,7 @@ impl Model {
         index
             .flush(LogOffset(self.durable), &mut self.queue)
             .unwrap();
-        is_busy |= index.flushing.is_some() || index.merging.is_some();
+        is_busy |= index.flushing.is_some() || index.merging.is_some() || index.is_preparing;
         self.queue.step(&mut self.rng);
         while let Some(completion) = self.queue.poll() {
             self.index.complete(completion, &mut self.queue).unwrap();
