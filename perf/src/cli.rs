@@ -77,6 +77,8 @@ pub enum Part {
     Rocksdb,
     /// fjall with the same schema.
     Fjall,
+    /// The commit log of storage-log.
+    Log,
 }
 
 impl Part {
@@ -86,6 +88,7 @@ impl Part {
             Self::Corelane => "corelane",
             Self::Rocksdb => "rocksdb",
             Self::Fjall => "fjall",
+            Self::Log => "log",
         }
     }
 }

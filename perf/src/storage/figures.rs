@@ -33,7 +33,8 @@ pub(crate) struct Figures {
     pub(crate) ingest: Spent,
     /// One batch of entries, while flushes and merges go on beside it.
     pub(crate) batch: Quantiles,
-    /// One batch with the steps of flushes and merges in its turn, where they share a thread.
+    /// CPU time of one batch with the steps of flushes and merges in its turn, where they share a
+    /// thread.
     pub(crate) turn: Option<Quantiles>,
     /// Bytes of all files in the end.
     pub(crate) disk_bytes: u64,
@@ -48,10 +49,10 @@ pub(crate) struct Figures {
     pub(crate) cold_bytes: f64,
     /// Seconds from open to the first read.
     pub(crate) restart_s: f64,
-    /// The same after a SIGKILL with a full memtable.
-    pub(crate) restart_killed_s: Option<f64>,
     /// Seconds, and bytes written, to be rid of the older half.
     pub(crate) clean: Option<Spent>,
+    /// Bytes of all files after that, by bytes before.
+    pub(crate) clean_disk_ratio: f64,
 }
 
 impl Figures {

@@ -28,7 +28,16 @@ pub(crate) struct Spent {
 
 /// CPU time of the process so far, nanoseconds.
 pub(crate) fn cpu_ns() -> u64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
+    clock_ns(ClockId::ProcessCPUTime)
+}
+
+/// CPU time of the calling thread so far, nanoseconds.
+pub(crate) fn thread_cpu_ns() -> u64 {
+    clock_ns(ClockId::ThreadCPUTime)
+}
+
+fn clock_ns(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
     let nanoseconds = time.tv_sec * 1_000_000_000 + time.tv_nsec;
     u64::try_from(nanoseconds).unwrap_or(0)
 }

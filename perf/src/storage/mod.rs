@@ -4,9 +4,11 @@
 //! memory and device bytes are its own; the parent puts the table together.
 
 mod figures;
+mod fio;
 #[cfg(feature = "peers")]
 mod fjall_peer;
 mod gauge;
+mod log_part;
 mod ours;
 #[cfg(feature = "peers")]
 mod peer;
@@ -21,9 +23,12 @@ use std::process::{Command, Stdio};
 
 use crate::BenchError;
 use crate::cli::{Part, StorageArgs};
-use figures::Figures;
 use plan::{Plan, failed};
+use serde::de::DeserializeOwned;
 use table::Results;
+
+/// Records that the log is measured with at most: 1.2 GB.
+const LOG_RECORDS_MAX: u64 = 4_000_000;
 
 /// Runs what the arguments ask for and prints the table, or the part.
 pub(crate) fn run(args: &StorageArgs) -> Result<String, BenchError> {
@@ -41,6 +46,10 @@ fn run_part(plan: &Plan, part: Part) -> Result<String, BenchError> {
     let path: &Path = &plan.directory;
     let figures = match part {
         Part::Corelane => ours::measure(plan, path)?,
+        Part::Log => {
+            let figures = log_part::measure(plan, path)?;
+            return serde_json::to_string(&figures).map_err(failed);
+        }
         #[cfg(feature = "peers")]
         Part::Rocksdb => rocksdb_peer::measure(plan, path)?,
         #[cfg(feature = "peers")]
@@ -58,6 +67,8 @@ fn run_all(args: &StorageArgs, plan: &Plan) -> Result<String, BenchError> {
     let mut results = Results {
         load_before: gauge::load_average(),
         corelane: child(args, Part::Corelane, false)?,
+        log: child(args, Part::Log, false)?,
+        fio: fio::measure(&plan.directory)?,
         ..Results::default()
     };
     if cfg!(feature = "peers") && !args.no_peers {
@@ -78,13 +89,17 @@ fn run_all(args: &StorageArgs, plan: &Plan) -> Result<String, BenchError> {
 }
 
 /// Runs one part in a process of its own.
-fn child(args: &StorageArgs, part: Part, topic_keys: bool) -> Result<Figures, BenchError> {
+fn child<T: DeserializeOwned>(
+    args: &StorageArgs,
+    part: Part,
+    topic_keys: bool,
+) -> Result<T, BenchError> {
     let program = std::env::current_exe().map_err(failed)?;
-    // As in the baseline of the design: keys with topics over half the entries.
-    let entries = if topic_keys {
-        args.entries / 2
-    } else {
-        args.entries
+    let entries = match part {
+        Part::Log => args.entries.min(LOG_RECORDS_MAX),
+        // As in the baseline of the design: keys with topics over half the entries.
+        Part::Rocksdb if topic_keys => args.entries / 2,
+        Part::Corelane | Part::Rocksdb | Part::Fjall => args.entries,
     };
     let mut command = Command::new(program);
     command

@@ -9,7 +9,9 @@ use storage_io::{DirectDisk, DiskFile, DiskQueue, RingQueue};
 use storage_queue::{Entry, Index, LogId, LogOffset, Lookup, Options, QueueId};
 
 use super::figures::{Figures, Quantiles};
-use super::gauge::{Gauge, Spent, cpu_ns, reset_peak, resident_bytes, resident_peak_bytes};
+use super::gauge::{
+    Gauge, Spent, cpu_ns, reset_peak, resident_bytes, resident_peak_bytes, thread_cpu_ns,
+};
 use super::plan::{Plan, Progress, failed};
 use super::workload::{Draw, Workload};
 use crate::BenchError;
@@ -133,7 +135,75 @@ pub(super) fn measure(plan: &Plan, path: &Path) -> Result<Figures, BenchError> {
     ingest(plan, path, &mut workload, &mut figures)?;
     figures.disk_bytes = files_bytes(path)?;
     reopen(path, &workload, &mut figures)?;
+    life(plan, &path.join("life"), &mut figures)?;
     Ok(figures)
+}
+
+/// What was seen while entries were appended.
+struct Appending {
+    batch: Recorder,
+    turn: Recorder,
+    /// The last queues and offsets.
+    recent: Vec<(u64, u64)>,
+    drawing_s: f64,
+    drawing_ns: u64,
+}
+
+fn append_all(
+    plan: &Plan,
+    subject: &mut Subject,
+    workload: &mut Workload,
+    progress: &mut Progress,
+) -> Result<Appending, BenchError> {
+    let mut seen = Appending {
+        batch: Recorder::new(),
+        turn: Recorder::new(),
+        recent: Vec::with_capacity(RECENT),
+        drawing_s: 0.0,
+        drawing_ns: 0,
+    };
+    let mut batches = vec![Vec::new(); BATCHES_AHEAD];
+    let mut made = 0;
+    while made < plan.entries {
+        let (from, from_ns) = (Instant::now(), cpu_ns());
+        for entries in &mut batches {
+            entries.clear();
+            while entries.len() < plan.batch && made < plan.entries {
+                let draw = workload.next();
+                if made + RECENT as u64 >= plan.entries {
+                    seen.recent.push((draw.queue, draw.offset));
+                }
+                entries.push(entry(&draw));
+                made += 1;
+            }
+        }
+        seen.drawing_ns += cpu_ns() - from_ns;
+        seen.drawing_s += from.elapsed().as_secs_f64();
+        for entries in batches.iter().filter(|entries| !entries.is_empty()) {
+            append_batch(subject, entries, &mut seen)?;
+        }
+        progress.tell(made);
+    }
+    Ok(seen)
+}
+
+fn append_batch(
+    subject: &mut Subject,
+    entries: &[Entry],
+    seen: &mut Appending,
+) -> Result<(), BenchError> {
+    let last = entries.last();
+    let appended = last.map_or(0, |last| last.at.0 + u64::from(last.size));
+    let (from, from_ns) = (Instant::now(), thread_cpu_ns());
+    subject.index.append(entries).map_err(failed)?;
+    seen.batch.record(nanoseconds(from));
+    subject.turn(appended)?;
+    seen.turn.record(thread_cpu_ns() - from_ns);
+    while subject.index.is_full() {
+        subject.wait()?;
+        subject.turn(appended)?;
+    }
+    Ok(())
 }
 
 fn ingest(
@@ -143,51 +213,15 @@ fn ingest(
     figures: &mut Figures,
 ) -> Result<(), BenchError> {
     let mut progress = Progress::new("corelane", plan);
-    let mut batches = vec![Vec::new(); BATCHES_AHEAD];
-    let mut recent = Vec::with_capacity(RECENT);
     let resident = resident_bytes();
     reset_peak();
     let mut subject = Subject::open(path, Options::default())?;
-    let (mut batch, mut turn) = (Recorder::new(), Recorder::new());
     let gauge = Gauge::now();
-    let (mut made, mut drawing_ns, mut drawing_s) = (0, 0, 0.0);
-    while made < plan.entries {
-        let (from, from_ns) = (Instant::now(), cpu_ns());
-        for entries in &mut batches {
-            entries.clear();
-            while entries.len() < plan.batch && made < plan.entries {
-                let draw = workload.next();
-                if made + RECENT as u64 >= plan.entries {
-                    recent.push((draw.queue, draw.offset));
-                }
-                entries.push(entry(&draw));
-                made += 1;
-            }
-        }
-        drawing_ns += cpu_ns() - from_ns;
-        drawing_s += from.elapsed().as_secs_f64();
-        for entries in batches.iter().filter(|entries| !entries.is_empty()) {
-            let appended = entries
-                .last()
-                .map_or(0, |last| last.at.0 + u64::from(last.size));
-            let from = Instant::now();
-            subject.index.append(entries).map_err(failed)?;
-            batch.record(nanoseconds(from));
-            subject.turn(appended)?;
-            turn.record(nanoseconds(from));
-            while subject.index.is_full() {
-                subject.wait()?;
-                subject.turn(appended)?;
-            }
-        }
-        progress.tell(made);
-    }
-    figures.batch = Quantiles::of(batch);
-    figures.turn = Some(Quantiles::of(turn));
+    let seen = append_all(plan, &mut subject, workload, &mut progress)?;
     figures.resident_bytes = resident_bytes().saturating_sub(resident);
     figures.resident_peak_bytes = resident_peak_bytes().saturating_sub(resident);
     let appending = gauge.spent();
-    figures.tail = tail_reads(&mut subject, &recent)?;
+    figures.tail = tail_reads(&mut subject, &seen.recent)?;
     let gauge = Gauge::now();
     progress.say("flushing and joining what is left");
     subject.index.freeze();
@@ -201,15 +235,56 @@ fn ingest(
     drop(Subject::open(path, options)?);
     let spent = gauge.spent();
     figures.ingest = Spent {
-        wall_s: appending.wall_s + spent.wall_s - drawing_s,
-        cpu_s: appending.cpu_s + spent.cpu_s - drawing_ns as f64 / 1e9,
+        wall_s: appending.wall_s + spent.wall_s - seen.drawing_s,
+        cpu_s: appending.cpu_s + spent.cpu_s - seen.drawing_ns as f64 / 1e9,
         read: appending.read + spent.read,
         written: appending.written + spent.written,
     };
     Ok(())
 }
 
+/// Entries for so many memtables, small ones, so that flushes and merges never pause: what a batch
+/// costs meanwhile, and then to be rid of the older half.
+fn life(plan: &Plan, path: &Path, figures: &mut Figures) -> Result<(), BenchError> {
+    let plan = Plan {
+        entries: plan.entries.min(LIFE_ENTRIES_MAX),
+        ..plan.clone()
+    };
+    let options = Options {
+        memtable_entries_max: usize::try_from(plan.entries / 40).unwrap_or(0).max(1000),
+        join_from_runs: 16,
+        ..Options::default()
+    };
+    let mut workload = Workload::new(plan.queues, plan.is_zipf);
+    let mut progress = Progress::new("corelane, flushing and merging", &plan);
+    let mut subject = Subject::open(path, options)?;
+    let seen = append_all(&plan, &mut subject, &mut workload, &mut progress)?;
+    figures.batch = Quantiles::of(seen.batch);
+    figures.turn = Some(Quantiles::of(seen.turn));
+    subject.index.freeze();
+    subject.settle(workload.cursor())?;
+    let before = files_bytes(path)?;
+    let gauge = Gauge::now();
+    let start = LogOffset(workload.cursor() / 2);
+    subject.index.retire(start);
+    while subject.index.start() < start {
+        subject.turn(workload.cursor())?;
+        subject.wait()?;
+    }
+    subject.settle(workload.cursor())?;
+    let spent = gauge.spent();
+    // The manifest, one block, is no entry that was written again.
+    figures.clean = Some(Spent {
+        written: spent.written.saturating_sub(MANIFEST_BYTES),
+        ..spent
+    });
+    figures.clean_disk_ratio = files_bytes(path)? as f64 / before as f64;
+    Ok(())
+}
+
 const RECENT: usize = 100_000;
+const LIFE_ENTRIES_MAX: u64 = 5_000_000;
+const MANIFEST_BYTES: u64 = 8192;
 
 fn tail_reads(subject: &mut Subject, recent: &[(u64, u64)]) -> Result<Quantiles, BenchError> {
     let mut latencies = Recorder::new();

@@ -5,6 +5,8 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::figures::Figures;
+use super::fio::FioFigures;
+use super::log_part::LogFigures;
 use super::plan::Plan;
 
 /// Everything that was measured.
@@ -13,6 +15,8 @@ pub(crate) struct Results {
     pub(crate) load_before: String,
     pub(crate) load_after: String,
     pub(crate) corelane: Figures,
+    pub(crate) log: LogFigures,
+    pub(crate) fio: Option<FioFigures>,
     pub(crate) rocksdb: Option<Figures>,
     pub(crate) rocksdb_topics: Option<Figures>,
     pub(crate) fjall: Option<Figures>,
@@ -168,6 +172,7 @@ fn rows(results: &Results) -> Vec<Row> {
     let mut rows = write_rows(results);
     rows.extend(read_rows(results));
     rows.extend(life_rows(results));
+    rows.extend(log_rows(results));
     rows
 }
 
@@ -221,7 +226,7 @@ fn life_rows(results: &Results) -> Vec<Row> {
     let clean = both_if(results, |f| f.clean.map(|spent| spent.wall_s));
     let resident = some(both(results, |f| f.resident_bytes as f64 / 1e6));
     let restart = some(both(results, |f| f.restart_s));
-    let killed = both_if(results, |f| f.restart_killed_s);
+    let killed = (None, Some(results.log.restart_s));
     let batch = some(both(results, |f| f.batch.p99_us));
     let turn = both_if(results, |f| f.turn.map(|turn| turn.p99_us));
     vec![
@@ -231,7 +236,67 @@ fn life_rows(results: &Results) -> Vec<Row> {
         value("T10", "restart to first read, s", restart, 0.5, 0.1),
         value("T10", "restart after kill -9, s", killed, 3.0, 2.0),
         value("T11", "batch of 256, p99 us", batch, 2000.0, 500.0),
-        value("T11", "its whole turn, p99 us", turn, 2000.0, 500.0),
+        value("T11", "its whole turn, p99 CPU us", turn, 2000.0, 500.0),
+    ]
+}
+
+fn log_rows(results: &Results) -> Vec<Row> {
+    let LogFigures {
+        records,
+        append,
+        durable,
+        raw,
+        ..
+    } = results.log;
+    let fio = results.fio.as_ref();
+    let commit = fio.map(|fio| fio.commit_bytes_per_s);
+    let read = fio.map(|fio| fio.read_bytes_per_s);
+    let appended = (records * 304) as f64 / append.wall_s;
+    let replayed = results.log.replay_bytes as f64 / results.log.replay_s;
+    let raw = Some(raw.p50_us);
+    let (least, one) = (Bound::AtLeast, Bound::AtMost);
+    let cpu = append.cpu_s * 1e6 / records as f64;
+    let log = Some(results.log.log_bytes_ratio);
+    let lone = Some(results.log.lone_bytes_ratio);
+    let fan_out = Some(results.log.fan_out);
+    vec![
+        ratio(
+            "L1",
+            "durable append, B/s (fio)",
+            (commit, appended),
+            least(0.7),
+            least(1.0),
+        ),
+        ratio(
+            "L2",
+            "durable p50 us (64 KiB)",
+            (raw, durable.p50_us),
+            one(1.5),
+            one(1.1),
+        ),
+        value(
+            "L3",
+            "CPU us per durable record",
+            (None, Some(cpu)),
+            1.2,
+            0.6,
+        ),
+        value("L4", "log bytes by record bytes", (None, log), 1.15, 1.1),
+        value("L4", "the same, one at a time", (None, lone), 1.4, 1.35),
+        ratio(
+            "L5",
+            "replay, B/s (fio)",
+            (read, replayed),
+            least(0.5),
+            least(0.8),
+        ),
+        value(
+            "L6",
+            "chunk reads of 64 readers by ideal",
+            (None, fan_out),
+            1.1,
+            1.0,
+        ),
     ]
 }
 
@@ -246,7 +311,7 @@ pub(crate) fn render(plan: &Plan, results: &Results) -> String {
         plan.entries, plan.queues, plan.batch, results.load_before, results.load_after
     )
     .ok();
-    out.push_str("| row | what | RocksDB | corelane | ratio | gate | goal | met |\n");
+    out.push_str("| row | what | baseline | corelane | ratio | gate | goal | met |\n");
     out.push_str("|---|---|---|---|---|---|---|---|\n");
     for row in rows(results) {
         out.push_str(&row.render());
@@ -293,8 +358,12 @@ fn details(out: &mut String, name: &str, figures: Option<&Figures>) {
     if let Some(turn) = figures.turn {
         writeln!(
             out,
-            "{name}: turn p50 {:.1} p99 {:.1} max {:.0} us",
-            turn.p50_us, turn.p99_us, turn.max_us
+            "{name}: turn p50 {:.1} p99 {:.1} max {:.0} CPU us; {:.0} % of the files are left when the \
+             older half is gone",
+            turn.p50_us,
+            turn.p99_us,
+            turn.max_us,
+            figures.clean_disk_ratio * 100.0
         )
         .ok();
     }

@@ -109,7 +109,7 @@ impl<F: DiskFile> Run<F> {
         }
     }
 
-    /// Opens a run that the manifest lists, and checks every block of it.
+    /// Opens a run that the manifest lists, and checks the sum and the shape of every page.
     pub(crate) fn open<D: Disk<File = F>>(
         disk: &D,
         listed: &Listed,
@@ -265,7 +265,15 @@ impl<F: DiskFile> Run<F> {
 
     /// Checks a page that was read.
     pub(crate) fn check(&self, page: u32, bytes: &[u8]) -> Result<(), IndexError> {
-        let verified = verify(bytes, self.id.salt(), page, &mut |_| {});
+        let (mut entries, mut possible) = (Vec::new(), true);
+        let verified = verify(bytes, self.id.salt(), page, &mut |block| {
+            entries.clear();
+            possible &= block.entries(&mut entries).is_some();
+        });
+        let verified = verified.and_then(|()| {
+            let reason = "a block of the page has impossible entries";
+            possible.then_some(()).ok_or(reason)
+        });
         verified.map_err(|reason| self.id.damaged_page(page, reason))
     }
 

@@ -2,6 +2,7 @@
 
 mod damage;
 mod formats;
+mod gates;
 mod join;
 mod log;
 mod model;
