@@ -243,43 +243,55 @@ fn ingest(
     Ok(())
 }
 
-/// Entries for so many memtables, small ones, so that flushes and merges never pause: what a batch
-/// costs meanwhile, and then to be rid of the older half.
+/// Entries for 40 memtables, small ones: what a batch costs while flushes and merges never pause;
+/// then, over as many runs that are not joined, to be rid of the older half.
 fn life(plan: &Plan, path: &Path, figures: &mut Figures) -> Result<(), BenchError> {
     let plan = Plan {
         entries: plan.entries.min(LIFE_ENTRIES_MAX),
         ..plan.clone()
     };
-    let options = Options {
-        memtable_entries_max: usize::try_from(plan.entries / 40).unwrap_or(0).max(1000),
-        join_from_runs: 16,
-        ..Options::default()
-    };
-    let mut workload = Workload::new(plan.queues, plan.is_zipf);
-    let mut progress = Progress::new("corelane, flushing and merging", &plan);
-    let mut subject = Subject::open(path, options)?;
-    let seen = append_all(&plan, &mut subject, &mut workload, &mut progress)?;
+    let (_, seen, _) = fill(&plan, &path.join("joined"), 16)?;
     figures.batch = Quantiles::of(seen.batch);
     figures.turn = Some(Quantiles::of(seen.turn));
-    subject.index.freeze();
-    subject.settle(workload.cursor())?;
-    let before = files_bytes(path)?;
+    let path = path.join("apart");
+    let (mut subject, _, cursor) = fill(&plan, &path, usize::MAX)?;
+    let before = files_bytes(&path)?;
     let gauge = Gauge::now();
-    let start = LogOffset(workload.cursor() / 2);
+    let start = LogOffset(cursor / 2);
     subject.index.retire(start);
     while subject.index.start() < start {
-        subject.turn(workload.cursor())?;
+        subject.turn(cursor)?;
         subject.wait()?;
     }
-    subject.settle(workload.cursor())?;
+    subject.settle(cursor)?;
     let spent = gauge.spent();
-    // The manifest, one block, is no entry that was written again.
+    // One slot of the manifest is no entry that was written again.
     figures.clean = Some(Spent {
         written: spent.written.saturating_sub(MANIFEST_BYTES),
         ..spent
     });
-    figures.clean_disk_ratio = files_bytes(path)? as f64 / before as f64;
+    figures.clean_disk_ratio = files_bytes(&path)? as f64 / before as f64;
     Ok(())
+}
+
+/// An index of 40 memtables that are all flushed, what was seen, and where the log ends.
+fn fill(
+    plan: &Plan,
+    path: &Path,
+    join_from_runs: usize,
+) -> Result<(Subject, Appending, u64), BenchError> {
+    let options = Options {
+        memtable_entries_max: usize::try_from(plan.entries / 40).unwrap_or(0).max(1000),
+        join_from_runs,
+        ..Options::default()
+    };
+    let mut workload = Workload::new(plan.queues, plan.is_zipf);
+    let mut progress = Progress::new("corelane, small memtables", plan);
+    let mut subject = Subject::open(path, options)?;
+    let seen = append_all(plan, &mut subject, &mut workload, &mut progress)?;
+    subject.index.freeze();
+    subject.settle(workload.cursor())?;
+    Ok((subject, seen, workload.cursor()))
 }
 
 const RECENT: usize = 100_000;

@@ -358,8 +358,8 @@ fn details(out: &mut String, name: &str, figures: Option<&Figures>) {
     if let Some(turn) = figures.turn {
         writeln!(
             out,
-            "{name}: turn p50 {:.1} p99 {:.1} max {:.0} CPU us; {:.0} % of the files are left when the \
-             older half is gone",
+            "{name}: turn p50 {:.1} p99 {:.1} max {:.0} CPU us; \
+             {:.0} % of the files are left when the older half is gone",
             turn.p50_us,
             turn.p99_us,
             turn.max_us,

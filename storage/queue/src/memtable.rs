@@ -126,8 +126,8 @@ impl Memtable {
         }
     }
 
-    /// Appends an entry to the queue whose head may be `head`; tells the head. `None` when the queue
-    /// has an entry of the same record or a later one already. The caller keeps
+    /// Appends an entry to the queue whose head may be `head`; tells the head. `None` when the
+    /// queue has an entry of the same record or a later one already. The caller keeps
     /// [`Memtable::reach`] below 2^32.
     pub(crate) fn push(&mut self, entry: &Entry, head: u32) -> Option<u32> {
         let base = *self.base.get_or_insert(entry.at.0);

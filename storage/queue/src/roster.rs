@@ -217,7 +217,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_map(steps in prop::collection::vec((0_u64..300, 0_u64..5, any::<bool>()), 1..3000)) {
+        fn it_is_a_map(
+            steps in prop::collection::vec((0_u64..300, 0_u64..5, any::<bool>()), 1..3000),
+        ) {
             let mut roster = Roster::default();
             // One table, so that its slots fill up.
             let queues: Vec<u64> = (0..).filter(|id| table_of(hash(*id)) == 7).take(300).collect();

@@ -1,5 +1,5 @@
-//! What an entry costs in bytes, counted, at the gates of the storage design. The workload is that of
-//! its benchmark in small: queues drawn evenly, records of 96 to 512 bytes, nine tags.
+//! What an entry costs in bytes, counted, at the gates of the storage design. The workload is that
+//! of its benchmark in small: queues drawn evenly, records of 96 to 512 bytes, nine tags.
 
 use storage_io::Disk;
 use storage_io::sim::{Rng, SimDisk};
