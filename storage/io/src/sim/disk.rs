@@ -57,6 +57,12 @@ impl SimDisk {
         lock(&self.world).faults.clone()
     }
 
+    /// Bytes of all files on the whole device: what [`Faults::space_bytes`] is held against.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        lock(&self.world).used() as u64
+    }
+
     /// Power is lost, on the whole device. Files opened before are dead: every call on them fails.
     /// `seed` decides what of the writes that no sync covered is left.
     pub fn crash(&self, seed: u64) {
@@ -133,6 +139,7 @@ impl Disk for SimDisk {
                 ErrorKind::Exists,
             ));
         }
+        world.spend(name, Operation::Create)?;
         let inode = world.link(&self.path, name);
         Ok(SimFile {
             handle: self.handle(name, inode, world.boot),
@@ -158,6 +165,7 @@ impl Disk for SimDisk {
         if world.look_up(&self.path, name).is_none() {
             return Err(self.missing(name, Operation::Remove));
         }
+        world.spend(name, Operation::Remove)?;
         world.unlink(&self.path, name);
         Ok(())
     }
@@ -167,6 +175,7 @@ impl Disk for SimDisk {
         if world.look_up(&self.path, from).is_none() {
             return Err(self.missing(from, Operation::Rename));
         }
+        world.spend(from, Operation::Rename)?;
         world.rename(&self.path, from, to);
         Ok(())
     }

@@ -242,3 +242,55 @@ fn the_queue_reads_what_was_written() {
         }
     }
 }
+
+#[test]
+fn after_the_last_change_every_one_fails() {
+    let disk = SimDisk::new(3);
+    let file = disk.create("a").unwrap();
+    disk.set_faults(Faults {
+        changes_left: Some(2),
+        ..Faults::default()
+    });
+    file.write_at(0, &block(1)).unwrap();
+    file.sync().unwrap();
+    assert!(file.write_at(0, &block(2)).is_err());
+    assert!(disk.create("b").is_err() && disk.sync_dir().is_err());
+    assert!(file.read_at(0, ALIGN).is_ok());
+}
+
+#[test]
+fn short_writes_leave_their_first_sectors_and_short_reads_say_so() {
+    let disk = SimDisk::new(3);
+    let file = disk.create("a").unwrap();
+    file.write_at(0, &block(1)).unwrap();
+    disk.set_faults(Faults {
+        short_per_10k: 10_000,
+        ..Faults::default()
+    });
+    let error = file.write_at(0, &block(2)).unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::Short { got, .. } if got == ALIGN / 2));
+    assert!(file.read_at(0, ALIGN).is_err());
+    disk.set_faults(Faults::default());
+    let bytes = file.read_at(0, ALIGN).unwrap();
+    assert_eq!((bytes.first(), bytes.last()), (Some(&2), Some(&1)));
+}
+
+#[test]
+fn rewritten_sectors_may_be_damaged_when_that_is_asked_for() {
+    let damaged = (0..50).filter(|seed| {
+        let disk = SimDisk::new(*seed);
+        let file = disk.create("a").unwrap();
+        file.write_at(0, &block(1)).unwrap();
+        file.sync().unwrap();
+        disk.sync_dir().unwrap();
+        disk.set_faults(Faults {
+            damage_rewritten: true,
+            ..Faults::default()
+        });
+        file.write_at(0, &block(2)).unwrap();
+        disk.crash(*seed);
+        let bytes = disk.contents("a").unwrap();
+        bytes.iter().any(|byte| *byte != 1 && *byte != 2)
+    });
+    assert!(damaged.count() > 0);
+}

@@ -23,6 +23,15 @@ pub struct Faults {
     pub space_bytes: Option<u64>,
     /// No file of blocks can be created or opened: the process has no descriptor left.
     pub no_descriptors: bool,
+    /// How many of 10,000 reads and writes stop half-way: a read brings too few bytes, a write
+    /// leaves its first sectors.
+    pub short_per_10k: u32,
+    /// Changes of the device that still succeed: afterwards every one fails, as when the machine
+    /// stops there. `None`: no limit.
+    pub changes_left: Option<u64>,
+    /// A crash may leave garbage in any sector that was not synced, whatever lay there before: what
+    /// a log with a padded tail has to survive.
+    pub damage_rewritten: bool,
     /// Acknowledge every sync without making anything durable: a test that passes with this on
     /// does not test durability.
     pub ignore_syncs: bool,
@@ -83,6 +92,9 @@ impl World {
                 syncs_per_10k: 0,
                 space_bytes: None,
                 no_descriptors: false,
+                short_per_10k: 0,
+                changes_left: None,
+                damage_rewritten: false,
                 ignore_syncs: false,
             },
             rng: Rng::new(seed),
@@ -144,6 +156,7 @@ impl World {
     }
 
     pub(super) fn sync_directory(&mut self, directory: &str) -> Result<(), DiskError> {
+        self.spend(directory, Operation::SyncDirectory)?;
         self.fail_sync(directory, Operation::SyncDirectory)?;
         if !self.faults.ignore_syncs {
             let directory = self.directories.entry(directory.to_owned()).or_default();
@@ -173,9 +186,15 @@ impl World {
                 ErrorKind::Injected,
             ));
         }
+        let is_short = self.is_short();
         let file = &self.inodes[inode].visible;
         let start = position(offset).min(file.len());
-        let end = start.saturating_add(bytes.len()).min(file.len());
+        let wanted = if is_short {
+            bytes.len() / 2
+        } else {
+            bytes.len()
+        };
+        let end = start.saturating_add(wanted).min(file.len());
         if end - start < bytes.len() {
             let kind = ErrorKind::Short {
                 got: end - start,
@@ -202,9 +221,23 @@ impl World {
                 ErrorKind::Injected,
             ));
         }
+        self.spend(name, Operation::Write)?;
         let start = position(offset);
         let end = start.saturating_add(bytes.len());
         self.reserve(inode, name, offset, end)?;
+        if bytes.len() > SECTOR && self.is_short() {
+            let got = (bytes.len() / 2).next_multiple_of(SECTOR);
+            self.put(inode, start, &bytes[..got]);
+            let expected = bytes.len();
+            let kind = ErrorKind::Short { got, expected };
+            return Err(DiskError::new(name, Operation::Write, offset, kind));
+        }
+        self.put(inode, start, bytes);
+        Ok(())
+    }
+
+    fn put(&mut self, inode: usize, start: usize, bytes: &[u8]) {
+        let end = start + bytes.len();
         let file = &mut self.inodes[inode];
         if file.visible.len() < end {
             file.visible.resize(end, 0);
@@ -220,10 +253,10 @@ impl World {
             bytes: sectors,
             len_after,
         });
-        Ok(())
     }
 
     pub(super) fn set_len(&mut self, inode: usize, name: &str, len: u64) -> Result<(), DiskError> {
+        self.spend(name, Operation::Length)?;
         let to = position(len);
         self.reserve(inode, name, len, to)?;
         let file = &mut self.inodes[inode];
@@ -233,6 +266,7 @@ impl World {
     }
 
     pub(super) fn sync(&mut self, inode: usize, name: &str) -> Result<(), DiskError> {
+        self.spend(name, Operation::Sync)?;
         if let Err(error) = self.fail_sync(name, Operation::Sync) {
             // As a kernel does: the pages are marked clean, so no later sync writes them.
             self.inodes[inode].pending.clear();
@@ -252,7 +286,11 @@ impl World {
         let mut rng = Rng::new(seed);
         self.boot += 1;
         for file in &mut self.inodes {
-            let held = file.durable.len();
+            let held = if self.faults.damage_rewritten {
+                0
+            } else {
+                file.durable.len()
+            };
             let style = Style::pick(&mut rng);
             for pending in std::mem::take(&mut file.pending) {
                 file.keep(&pending, &mut |at, sector| {
@@ -269,6 +307,7 @@ impl World {
             }
             directory.visible.clone_from(&directory.durable);
         }
+        self.forget_unlinked();
     }
 
     /// Changes bytes on the device itself, behind everybody's back.
@@ -281,6 +320,24 @@ impl World {
         self.inodes[inode].visible.clone()
     }
 
+    /// Counts a change, or refuses it when none is left.
+    pub(super) fn spend(&mut self, name: &str, operation: Operation) -> Result<(), DiskError> {
+        match &mut self.faults.changes_left {
+            Some(0) => Err(DiskError::new(name, operation, 0, ErrorKind::Injected)),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Draws only when it may happen: runs without this fault stay what they are.
+    fn is_short(&mut self) -> bool {
+        let parts = self.faults.short_per_10k;
+        parts > 0 && self.rng.chance(parts, 10_000)
+    }
+
     fn fail_sync(&mut self, name: &str, operation: Operation) -> Result<(), DiskError> {
         if self.rng.chance(self.faults.syncs_per_10k, 10_000) {
             return Err(DiskError::new(name, operation, 0, ErrorKind::Injected));
@@ -289,11 +346,41 @@ impl World {
     }
 
     pub(super) fn space(&self) -> Space {
-        let used: usize = self.inodes.iter().map(|file| file.visible.len()).sum();
         let total_bytes = self.faults.space_bytes.unwrap_or(1 << 50);
         Space {
             total_bytes,
-            free_bytes: total_bytes.saturating_sub(used as u64),
+            free_bytes: total_bytes.saturating_sub(self.used() as u64),
+        }
+    }
+
+    /// Bytes of all files that have a name.
+    pub(super) fn used(&self) -> usize {
+        let named = |names: &BTreeMap<String, usize>| names.values().copied().collect::<Vec<_>>();
+        let directories = self.directories.values();
+        let mut linked: Vec<usize> = directories.flat_map(|one| named(&one.visible)).collect();
+        linked.sort_unstable();
+        linked.dedup();
+        linked
+            .iter()
+            .map(|inode| self.inodes[*inode].visible.len())
+            .sum()
+    }
+
+    /// Forgets the bytes of files that no directory has: nobody can open them again.
+    fn forget_unlinked(&mut self) {
+        let mut is_linked = vec![false; self.inodes.len()];
+        for directory in self.directories.values() {
+            for inode in directory.durable.values() {
+                is_linked[*inode] = true;
+            }
+        }
+        for (file, _) in self
+            .inodes
+            .iter_mut()
+            .zip(is_linked)
+            .filter(|(_, linked)| !linked)
+        {
+            *file = Inode::default();
         }
     }
 
@@ -301,7 +388,7 @@ impl World {
         let Some(space) = self.faults.space_bytes else {
             return Ok(());
         };
-        let used: usize = self.inodes.iter().map(|file| file.visible.len()).sum();
+        let used = self.used();
         let more = end.saturating_sub(self.inodes[inode].visible.len());
         if more > 0 && (used + more) as u64 > space {
             return Err(DiskError::new(
