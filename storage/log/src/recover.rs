@@ -544,7 +544,8 @@ impl<F: DiskFile> Recovery<F> {
         Ok(true)
     }
 
-    /// Fails when any frame above the stop says that the place of the stop was durable.
+    /// Fails when any frame, or recovery, above the stop says that the place of the stop was
+    /// durable.
     fn check_claims(
         &self,
         walker: &mut Walker<F>,
@@ -553,6 +554,9 @@ impl<F: DiskFile> Recovery<F> {
     ) -> Result<(), LogError> {
         let mut is_claimed = is_claimed(walker, stop.at, stop.at)?;
         for later in number + 1..self.chain.len() {
+            let header = self.chain.get(later).map(|segment| segment.header);
+            let recovered = header.and_then(|header| header.recovered);
+            is_claimed |= recovered.is_some_and(|end| end > stop.at);
             if let Some(mut walker) = self.walker(later) {
                 let from = walker.header.first_frame();
                 is_claimed |= self::is_claimed(&mut walker, from, stop.at)?;

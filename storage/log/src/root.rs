@@ -153,7 +153,11 @@ pub(crate) fn open_root<D: Disk>(disk: &D) -> Result<D::File, LogError> {
         disk.rename(NEW_NAME, ROOT_NAME)?;
         disk.sync_dir()?;
     }
-    Ok(disk.open(ROOT_NAME)?)
+    let file = disk.open(ROOT_NAME)?;
+    // What was read may have been written and not synced before the process ended: it counts from
+    // now on, as files below the start are removed.
+    file.sync()?;
+    Ok(file)
 }
 
 #[cfg(test)]

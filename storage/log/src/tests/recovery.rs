@@ -273,3 +273,26 @@ fn a_frame_that_names_another_predecessor_is_refused() {
     let text = format!("{name} is damaged at byte {from}: previous frame of a frame");
     assert!(error.to_string().starts_with(&text), "{error}");
 }
+
+/// The last frame before a recovery is claimed by no frame, but by the recovery itself. When it is
+/// the first one of its segment, the segment behind says so, not its own.
+#[test]
+fn damage_in_the_only_frame_of_the_last_segment_is_reported() {
+    let mut rig = Rig::new(1, small_options());
+    while rig.log.open_segments() < 3 {
+        rig.fill(1, 3000);
+    }
+    // Up to the first frame of the segment that was made last.
+    let base = rig.log.segments().last().map(|last| last.base).unwrap();
+    while rig.log.durable() <= base {
+        rig.fill(1, 3000);
+    }
+    drop(recover(&rig.disk, small_options(), LogOffset(0)).unwrap());
+    rig.disk.crash(1);
+    let (at, ..) = *rig.appended.last().unwrap();
+    let position = usize::try_from(at.0 - base.0).unwrap();
+    let name = crate::segment::segment_name(base);
+    assert!(rig.disk.flip_bit(&name, position + 20, 3));
+    let error = recover(&rig.disk, small_options(), LogOffset(0)).unwrap_err();
+    assert!(matches!(error, LogError::Damaged { .. }), "{error}");
+}

@@ -220,3 +220,24 @@ fn only_whole_segments_that_are_written_retire() {
     rig.settle().unwrap();
     assert!(!rig.log.is_retiring() && rig.log.retire(limit, &mut rig.queue));
 }
+
+/// A start that was written, and not synced, before the process ended: a recovery that believes it
+/// makes it durable before it removes what lies below.
+#[test]
+fn a_start_that_is_believed_is_durable() {
+    for seed in 0..20 {
+        let mut model = Model::new(seed);
+        while model.rig.log.segments().count() < 4 {
+            model.rig.fill(1, 3000);
+        }
+        let start = model.rig.log.retirable();
+        assert!(model.rig.log.retire(start, &mut model.rig.queue));
+        // The write has reached the device's cache; its sync has not happened.
+        assert!(model.rig.queue.step(&mut model.rig.rng));
+        let (log, ..) = recover(&model.rig.disk, options(), LogOffset(0)).unwrap();
+        assert_eq!(log.start(), start);
+        model.rig.disk.crash(seed);
+        let (log, ..) = recover(&model.rig.disk, options(), LogOffset(0)).unwrap();
+        assert_eq!(log.start(), start, "seed {seed}");
+    }
+}
