@@ -195,6 +195,9 @@ impl<F: DiskFile> Manifest<F> {
             ));
         }
         let file = disk.open(FILE_NAME)?;
+        // A state that was written and not synced before the process ended counts from now on:
+        // what it does not list is removed.
+        file.sync()?;
         let (state, damage) = match read_slots(&file)? {
             (Slot::State(one), Slot::State(two)) => (
                 if one.sequence > two.sequence {

@@ -19,10 +19,7 @@ impl FirstFailure {
     }
 
     fn note(&self, error: DiskError) -> io::Error {
-        // A file that is too short is damaged contents, not a failing device.
-        if !matches!(error.kind, ErrorKind::Short { .. }) {
-            self.0.get_or_init(|| error.clone());
-        }
+        self.0.get_or_init(|| error.clone());
         error.into()
     }
 }
@@ -69,7 +66,16 @@ impl StorageBackend for Backend {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        self.result(self.file.read_at(offset, out))
+        let Err(error) = self.file.read_at(offset, out) else {
+            return Ok(());
+        };
+        let end = offset.saturating_add(out.len() as u64);
+        let is_beyond = matches!(error.kind, ErrorKind::Short { .. }) && self.file.len()? < end;
+        if is_beyond {
+            // A file that is too short is damaged contents, not a failing device.
+            return Err(error.into());
+        }
+        Err(self.failure.note(error))
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
