@@ -11,6 +11,7 @@
 //! | `shards` | every pair of shards carries messages, connections spread evenly |
 //! | `startup` | what the process says when it cannot start, and how it stops |
 //! | `simulation` | the whole node on a simulated disk, under seeds |
+//! | `simulation_storage` | one shard's storage alone, on a disk that fails, lies and rots, under seeds |
 //! | `history` | the checker that `crash` and `simulation` hold what clients saw against |
 //! | `tidy` | the source tree keeps its own rules |
 //!
@@ -39,6 +40,7 @@ mod node;
 #[cfg(test)]
 mod shards;
 pub mod simulation;
+pub mod simulation_storage;
 #[cfg(test)]
 mod startup;
 #[cfg(test)]

@@ -21,7 +21,7 @@ mod outbox;
 mod rest;
 mod shrink;
 mod streams;
-mod trace;
+pub(crate) mod trace;
 mod world;
 
 #[cfg(test)]
@@ -213,7 +213,7 @@ pub fn run_seed(seed: u64, options: Options) -> Result<Summary, Failure> {
     }
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic
         .downcast_ref::<String>()
         .map(String::as_str)

@@ -1,7 +1,8 @@
 //! Runs the whole node under seeds: `simulate node --seeds A..B` or `simulate node --seed N
 //! [--trace]`, with `--steps N`, `--clients N`, `--shards N`; `--actors 1,4` leaves out the other
 //! clients; `--crashes N` crashes N times in 1,000 steps (2); `--stop` ends at the first failure,
-//! `--until N` when the node has crashed N times. `tests/simulate` builds and calls it.
+//! `--until N` when the node has crashed N times. `simulate storage` does the same to the storage
+//! of one shard, see `simulation_storage`. `tests/simulate` builds and calls it.
 //!
 //! A progress line says below which seed all are done, so that a run can go on there.
 //!
@@ -17,6 +18,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{available_parallelism, scope};
 
 use corelane_tests::simulation::{Failure, Options, Shrunk, Summary, run_seed, shrink};
+use corelane_tests::simulation_storage;
 
 /// Seeds between two progress lines, and in a long run.
 const PROGRESS: [u64; 2] = [100, 1_000];
@@ -50,10 +52,18 @@ fn main() -> ExitCode {
         }
     }));
     let mut out = io::stdout();
-    let outcome = match parse(std::env::args().skip(1)) {
+    let mut words = std::env::args().skip(1).peekable();
+    if words.next_if_eq("storage").is_some() {
+        return exit_code(simulation_storage::command(words, &mut out));
+    }
+    let outcome = match parse(words) {
         Ok(arguments) => run(&arguments, &mut out),
         Err(reason) => writeln!(out, "{reason}\n{USAGE}").map(|()| false),
     };
+    exit_code(outcome)
+}
+
+fn exit_code(outcome: io::Result<bool>) -> ExitCode {
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) | Err(_) => ExitCode::FAILURE,
@@ -62,7 +72,7 @@ fn main() -> ExitCode {
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
     if words.next().as_deref() != Some("node") {
-        return Err("the first word must be: node".to_owned());
+        return Err("the first word must be: node or storage".to_owned());
     }
     let mut arguments = Arguments {
         from: 0,

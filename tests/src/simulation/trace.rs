@@ -4,20 +4,20 @@ use std::fmt;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Trace {
+pub(crate) struct Trace {
     hash: u64,
     lines: Option<Vec<String>>,
 }
 
 impl Trace {
-    pub(super) fn new(keeps_lines: bool) -> Self {
+    pub(crate) fn new(keeps_lines: bool) -> Self {
         Self {
             hash: 0,
             lines: keeps_lines.then(Vec::new),
         }
     }
 
-    pub(super) fn add(&mut self, step: u64, what: fmt::Arguments<'_>) {
+    pub(crate) fn add(&mut self, step: u64, what: fmt::Arguments<'_>) {
         let line = format!("{step:6} {what}");
         let sum = u64::from(crc32fast::hash(line.as_bytes()));
         self.hash = (self.hash.rotate_left(13) ^ sum).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -26,11 +26,11 @@ impl Trace {
         }
     }
 
-    pub(super) const fn hash(&self) -> u64 {
+    pub(crate) const fn hash(&self) -> u64 {
         self.hash
     }
 
-    pub(super) fn into_lines(self) -> Vec<String> {
+    pub(crate) fn into_lines(self) -> Vec<String> {
         self.lines.unwrap_or_default()
     }
 }
