@@ -11,7 +11,7 @@
 //! | `shards` | every pair of shards carries messages, connections spread evenly |
 //! | `startup` | what the process says when it cannot start, and how it stops |
 //! | `simulation` | the whole node on a simulated disk, under seeds |
-//! | `simulation_storage` | one shard's storage alone, on a disk that fails, lies and rots, under seeds |
+//! | `simulation_storage` | one shard's storage alone, on a disk that fails and lies, under seeds |
 //! | `history` | the checker that `crash` and `simulation` hold what clients saw against |
 //! | `tidy` | the source tree keeps its own rules |
 //!
