@@ -52,9 +52,9 @@ pub const CACHE_PAGES: usize = 4096;
 /// Pages in the cache at least: a look-up by queue offset may need one page of each of some runs.
 pub const CACHE_PAGES_MIN: usize = 64;
 
-/// Bytes that one step of a flush or a merge packs and writes: about 3,000 entries, some
+/// Bytes that one step of a flush or a merge packs and writes: about 2,000 entries, some
 /// 200 us.
-pub const FLUSH_STEP_BYTES: usize = 16 << 10;
+pub const FLUSH_STEP_BYTES: usize = 12 << 10;
 
 /// Bytes that one read at start-up brings.
 pub const OPEN_READ_BYTES: usize = 1 << 20;
