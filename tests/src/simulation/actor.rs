@@ -25,6 +25,9 @@ const FIRST_REQUEST_ID: u16 = 1000;
 /// Messages of one client, at most.
 const MESSAGES_MAX: u64 = 1_000_000;
 
+/// Seconds of clients that have a keep-alive interval.
+const KEEP_ALIVE_S: u16 = 2;
+
 const TOPICS: [&str; 6] = ["t/0", "t/1", "t/2", "t/0/x", "r/0", "r/1"];
 const RETAINED_FROM: usize = 4;
 const FILTERS: [&str; 9] = [
@@ -72,6 +75,8 @@ pub(super) struct Actor {
     pub(super) is_leaving: bool,
     /// The will of this connection.
     will: Option<MessageId>,
+    /// It waits a while for its client.
+    will_waits: bool,
     /// Wills of connections that broke, which the node must publish unless it loses power.
     due_wills: Vec<MessageId>,
     input: Vec<u8>,
@@ -103,6 +108,7 @@ impl Actor {
             ends_with_connection: !is_durable,
             is_leaving: false,
             will: None,
+            will_waits: false,
             due_wills: Vec::new(),
             input: Vec::new(),
             outbox: Outbox::default(),
@@ -172,14 +178,29 @@ impl Actor {
         if self.version == Version::V5 && durable {
             properties.session_expiry(u32::MAX);
         }
+        if self.version == Version::V5 && self.rng.chance(1, 4) {
+            properties.receive_maximum(1 + u16::from(self.rng.chance(1, 2)));
+        }
         let properties = properties.properties().map_err(|error| error.to_string())?;
         let will = self.new_will(stage)?;
         self.will = will.as_ref().map(|sent| sent.message);
+        let mut will_properties = PropertiesBuilder::new();
+        self.will_waits = self.version == Version::V5 && self.rng.chance(1, 3);
+        if self.will_waits {
+            will_properties.will_delay(1);
+        }
+        let will_properties = will_properties
+            .properties()
+            .map_err(|error| error.to_string())?;
         let will_payload = will.as_ref().map(|sent| payload(sent.message, 20));
         let connect = Connect {
             version: self.version,
             clean_start,
-            keep_alive: 0,
+            keep_alive: if !stage.at_rest && self.rng.chance(1, 4) {
+                KEEP_ALIVE_S
+            } else {
+                0
+            },
             client_id: &self.client_id,
             will: will
                 .as_ref()
@@ -189,7 +210,7 @@ impl Actor {
                     retain: false,
                     topic: &will.topic,
                     payload,
-                    properties: Properties::EMPTY,
+                    properties: will_properties,
                 }),
             user_name: None,
             password: None,
@@ -230,7 +251,8 @@ impl Actor {
 
     /// The client breaks its connection. What CONNACK has answered has a will at the node.
     pub(super) fn break_off(&mut self, stage: &mut Stage<'_>) -> Result<(), String> {
-        if self.is_open && !self.is_leaving {
+        // One that waits may be forgotten meanwhile, as its client comes back.
+        if self.is_open && !self.is_leaving && !self.will_waits {
             self.due_wills.extend(self.will);
         }
         self.disconnected(stage)
@@ -381,7 +403,13 @@ impl Actor {
                     stage.step,
                     format_args!("{} told {reason:?}", self.client_id),
                 );
-                if reason != ReasonCode::SessionTakenOver {
+                let is_expected = matches!(
+                    reason,
+                    ReasonCode::SessionTakenOver
+                        | ReasonCode::KeepAliveTimeout
+                        | ReasonCode::ServerShuttingDown
+                );
+                if !is_expected {
                     return Err(self.complain(&format!("was disconnected: {reason:?}")));
                 }
             }

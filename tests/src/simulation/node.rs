@@ -69,7 +69,7 @@ impl Node {
         // Small enough that readers that are behind go to the disk, and indexes are flushed.
         options.log.tail_bytes_max = 16 << 10;
         options.log.cache_bytes_max = 256 << 10;
-        options.index.memtable_entries_max = 200;
+        options.index.memtable_entries_max = 60;
         options.index.cache_pages = 64;
         options.state.cache_bytes = 1 << 20;
         options.state.batch_bytes_min = 4 << 10;
@@ -87,6 +87,18 @@ impl Node {
             seats: seats.collect(),
             config,
         })
+    }
+
+    /// Begins an orderly stop.
+    pub(super) fn stop(&mut self, now: Now) {
+        for seat in &mut self.seats {
+            seat.core.stop(now);
+        }
+    }
+
+    /// Every shard has come to its end.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.seats.iter().all(|seat| seat.core.stopped())
     }
 
     /// What every shard holds.

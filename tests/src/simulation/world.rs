@@ -17,6 +17,10 @@ use crate::history::{Event, History, Totals};
 /// The simulated clock starts here: some time in 2025, in milliseconds since the Unix epoch.
 const EPOCH_MS: u64 = 1_750_000_000_000;
 
+/// Steps between two orderly stops, on average.
+const STOPS_EVERY: u64 = 4_000;
+/// Rounds in which an orderly stop must be done.
+const STOP_ROUNDS_MAX: u32 = 100;
 /// Steps for which a client reads nothing, at most.
 const SLEEP_STEPS_MAX: u64 = 600;
 /// Every which step's turn is followed by a look at the bounds.
@@ -135,6 +139,9 @@ impl World {
             let stays_away = self.rng.chance(1, 8);
             return self.crash_and_start(stays_away);
         }
+        if self.rng.below(STOPS_EVERY) == 0 {
+            return self.stop_and_start();
+        }
         match self.rng.below(1000) {
             0..330 => self.turn(shard, false),
             330..560 => {
@@ -157,6 +164,27 @@ impl World {
                 Ok(())
             }
         }
+    }
+
+    /// An orderly stop, and the next start: all that the node knew is on the disk.
+    fn stop_and_start(&mut self) -> Result<(), String> {
+        self.trace.add(self.step, format_args!("orderly stop"));
+        let now = self.now();
+        if let Some(node) = &mut self.node {
+            node.stop(now);
+        }
+        for _ in 0..STOP_ROUNDS_MAX {
+            if self.node.as_ref().is_none_or(Node::is_stopped) {
+                self.node = None;
+                self.links.clear();
+                for client in self.clients() {
+                    self.with_actor(client, |actor, stage| actor.crashed(false, stage))?;
+                }
+                return self.start();
+            }
+            self.node_round()?;
+        }
+        Err("no stop: the node does not come to its end".to_owned())
     }
 
     /// The process is killed; mostly, power is lost as well, and with it what was not synced.
