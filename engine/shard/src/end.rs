@@ -292,7 +292,7 @@ impl Shard {
     /// An orderly stop: clients are told, every session's place is stored, wills wait for the next
     /// start. The driver goes on turning until [`Self::stopped`].
     pub fn stop<S: Store>(&mut self, now: engine_session::Now, store: &mut S) {
-        self.now = now;
+        self.begin_call(now);
         self.stopping = true;
         let mut all: Vec<_> = self.connections.keys().copied().collect();
         all.sort_unstable_by_key(|connection| connection.0);

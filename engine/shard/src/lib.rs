@@ -26,6 +26,7 @@ mod barrier;
 mod catch_up;
 mod census;
 mod client;
+mod clock;
 mod config;
 mod connect;
 mod counters;

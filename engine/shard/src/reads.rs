@@ -86,7 +86,7 @@ impl Shard {
         answer: ReadAnswer,
         store: &mut S,
     ) {
-        self.now = now;
+        self.begin_call(now);
         self.read_answered(token.0, answer, store);
     }
 

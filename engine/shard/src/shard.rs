@@ -10,6 +10,7 @@ use foldhash::fast::FixedState;
 
 use crate::barrier::Barriers;
 use crate::client::{Client, ClientKey, Connection, Stage};
+use crate::clock::{Clock, STAMP_COUNT_BITS};
 use crate::config::ShardConfig;
 use crate::counters::Counters;
 use crate::interest::Interest;
@@ -93,6 +94,7 @@ pub struct Shard {
     pub(crate) timers: Wheel<Timer>,
     pub(crate) stopping: bool,
     pub(crate) last_stamp: u64,
+    pub(crate) clock: Clock,
     pub(crate) scratch: Vec<u8>,
     /// One zero per log: the cuts of sessions that never were away.
     pub(crate) zero: Arc<[LogOffset]>,
@@ -158,6 +160,7 @@ impl Shard {
             timers: Wheel::new(now.monotonic_ms),
             stopping: false,
             last_stamp: 0,
+            clock: Clock::new(now),
             scratch: Vec::new(),
             zero: vec![LogOffset::ZERO; logs].into(),
             positions_moved: false,
@@ -202,7 +205,7 @@ impl Shard {
 
     /// A client's socket has been handed to this shard.
     pub fn connected(&mut self, now: Now, connection: ConnectionId) {
-        self.now = now;
+        self.begin_call(now);
         self.connections
             .insert(connection, Connection::new(now.monotonic_ms));
         self.counters.connections = self.connections.len() as u64;
@@ -219,7 +222,7 @@ impl Shard {
         bytes: &[u8],
         store: &mut S,
     ) -> usize {
-        self.now = now;
+        self.begin_call(now);
         let Some(link) = self.connections.get_mut(&connection) else {
             return bytes.len();
         };
@@ -232,7 +235,7 @@ impl Shard {
 
     /// The client's socket is gone.
     pub fn disconnected<S: Store>(&mut self, now: Now, connection: ConnectionId, _store: &mut S) {
-        self.now = now;
+        self.begin_call(now);
         self.leaving.remove(&connection);
         if let Some(link) = self.connections.remove(&connection) {
             self.counters.connections = self.connections.len() as u64;
@@ -244,7 +247,7 @@ impl Shard {
 
     /// A batch from another shard.
     pub fn mesh<S: Store>(&mut self, now: Now, from: ShardId, batch: MeshBatch, store: &mut S) {
-        self.now = now;
+        self.begin_call(now);
         self.adopt(batch.routing, store);
         for message in batch.messages {
             self.mesh_message(from, message, store);
@@ -254,7 +257,7 @@ impl Shard {
 
     /// The store's durable watermark has moved.
     pub fn committed<S: Store>(&mut self, now: Now, store: &mut S) {
-        self.now = now;
+        self.begin_call(now);
         let durable = store.durable();
         if durable <= self.committed {
             return;
@@ -278,7 +281,7 @@ impl Shard {
 
     /// Time has passed; at [`Self::next_timeout`] or later.
     pub fn tick<S: Store>(&mut self, now: Now, store: &mut S) {
-        self.now = now;
+        self.begin_call(now);
         let mut fired = Vec::new();
         self.timers.advance(now.monotonic_ms, &mut fired);
         for timer in fired {
@@ -318,7 +321,7 @@ impl Shard {
 
     /// The end of a turn: gives what was gathered to the log, the lanes and the sessions.
     pub fn end_turn<S: Store>(&mut self, now: Now, store: &mut S) {
-        self.now = now;
+        self.begin_call(now);
         let local = std::mem::take(&mut self.local);
         for event in local {
             self.deliver(&Arc::new(event));
@@ -467,7 +470,7 @@ impl Shard {
     }
 
     pub(crate) fn stamp(&mut self) -> u64 {
-        self.last_stamp = (self.last_stamp + 1).max(self.now.wall_ms << 16);
+        self.last_stamp = (self.last_stamp + 1).max(self.now.wall_ms << STAMP_COUNT_BITS);
         self.last_stamp
     }
 

@@ -146,14 +146,25 @@ pub fn open_node<D: Disk>(
     let mut writer = Writer::with_seed(meta.seed ^ u64::from(meta.boot));
     let table = writer.apply(&changes);
     let mut writer = Some(writer);
+    let newest = shards.iter().map(newest_stamp).max().unwrap_or_default();
     for parts in &mut shards {
         parts.shard.start(Arc::clone(&table), writer.take(), &ends);
+        parts.shard.begin_behind(newest);
     }
     Ok(OpenedNode {
         meta,
         shards,
         notes,
     })
+}
+
+/// The newest stamp in a shard's log and state.
+fn newest_stamp<D: Disk>(parts: &ShardParts<D>) -> u64 {
+    let segments = parts.log.segments().map(|segment| segment.newest_stamp);
+    segments
+        .max()
+        .unwrap_or_default()
+        .max(parts.shard.newest_stamp())
 }
 
 fn open_files<D: Disk>(

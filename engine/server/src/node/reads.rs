@@ -2,12 +2,13 @@
 //! it misses, and goes on when they are there. Pending reads are looked at in ascending order of
 //! the log, and bytes that several miss are read once.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use engine_mqtt::QoS;
 use engine_shard::{LogOffset, Message, QueueName, ReadAnswer, ReadRequest, ReadToken};
-use storage_io::{Disk, DiskQueue, Op};
-use storage_log::{ChunkRead, Lookup, RecordKind, Scan};
+use storage_io::{Disk, DiskError, DiskQueue, Done, Op};
+use storage_log::{Chunk, ChunkRead, Lookup, RecordKind, Scan};
 use storage_queue::{Found, PageRead};
 
 use super::error::CoreError;
@@ -66,6 +67,22 @@ struct RecordsJob {
 struct Limits {
     messages: usize,
     bytes: usize,
+}
+
+/// What could not be read once, and is asked for again by whoever waits for it.
+#[derive(Debug, Default)]
+pub(super) struct FailedReads {
+    pages: BTreeSet<u64>,
+    chunks: BTreeSet<Chunk>,
+}
+
+/// Adds what is not there yet; says whether it was not. What nobody has asked for again makes room.
+fn note<T: Ord>(failed: &mut BTreeSet<T>, one: T) -> bool {
+    let is_new = failed.insert(one);
+    if failed.len() > DISK_READS {
+        failed.pop_first();
+    }
+    is_new
 }
 
 /// How far a read came.
@@ -307,6 +324,45 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                 Scan::End => return Ok(Step::Done(LogOffset(upto.0).max(*at))),
             }
         }
+    }
+
+    /// Takes the end of a read of the disk. One that fails is begun once more, by the reads that wait
+    /// for it.
+    ///
+    /// # Errors
+    /// [`CoreError::Read`]: it has failed twice. [`CoreError::Index`]: the page is damaged.
+    pub(super) fn read_ended(
+        &mut self,
+        token: u64,
+        result: Result<Done, DiskError>,
+    ) -> Result<(), CoreError> {
+        let is_page = self.pages.remove(&token);
+        let chunk = self.chunks.remove(&token);
+        let failed = &mut self.failed_reads;
+        match (result, chunk) {
+            (Ok(Done::Read(bytes)), _) if is_page => {
+                failed.pages.remove(&token);
+                self.index.insert_page(token, bytes)?;
+            }
+            (Ok(Done::Read(bytes)), Some(chunk)) => {
+                failed.chunks.remove(&chunk);
+                self.log.insert_chunk(chunk, bytes);
+            }
+            (Ok(_), _) => {}
+            (Err(error), chunk) => {
+                let is_new = match chunk {
+                    Some(chunk) => note(&mut failed.chunks, chunk),
+                    None => is_page && note(&mut failed.pages, token),
+                };
+                if !is_new {
+                    return Err(CoreError::Read(error));
+                }
+                let shard = self.log.log_id().0;
+                tracing::warn!(shard, %error, "a read has failed and is done once more");
+                self.counters.reads_again += 1;
+            }
+        }
+        Ok(())
     }
 
     fn read_page(&mut self, page: &PageRead<D::File>) {

@@ -8,7 +8,7 @@ use engine_shard::{
     ReadAnswer, ReadRequest, ReadToken, Shard, Store, Table,
 };
 use foldhash::fast::FixedState;
-use storage_io::{Completion, Disk, DiskQueue, Done};
+use storage_io::{Completion, Disk, DiskQueue};
 use storage_log::{Chunk, Log, Record, RecordKind};
 use storage_queue::{Entry, Index};
 use storage_state::StateStore;
@@ -16,7 +16,7 @@ use storage_state::StateStore;
 use super::error::CoreError;
 use super::open::ShardParts;
 use super::pace::Pace;
-use super::reads::Read;
+use super::reads::{FailedReads, Read};
 use super::reserve::Reserve;
 
 /// State that follows from records of any log (retained messages at their owner) is counted under
@@ -50,6 +50,8 @@ pub struct StoreCounters {
     pub unreadable: u64,
     /// Reads of the disk for reads of the log.
     pub chunk_reads: u64,
+    /// Reads of the disk that failed, and were begun once more.
+    pub reads_again: u64,
     /// Reads under way.
     pub reads: u64,
 }
@@ -74,6 +76,8 @@ pub struct ShardStore<D: Disk, Q> {
     /// Reads of the disk under way, by token.
     pub(super) chunks: BTreeMap<u64, Chunk>,
     pub(super) pages: std::collections::BTreeSet<u64>,
+    /// Those of both that have failed once.
+    pub(super) failed_reads: FailedReads,
     pub(super) next_token: u64,
     pub(super) counters: StoreCounters,
     /// An error that a call without a result met.
@@ -174,6 +178,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             answers: VecDeque::new(),
             chunks: BTreeMap::new(),
             pages: std::collections::BTreeSet::new(),
+            failed_reads: FailedReads::default(),
             next_token: TOKEN_OWNER,
             counters: StoreCounters::default(),
             failed: None,
@@ -244,16 +249,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             self.index.complete(completion, &mut self.queue)?;
             return Ok(());
         }
-        let bytes = match completion.result.map_err(CoreError::Read)? {
-            Done::Read(bytes) => bytes,
-            Done::Written { .. } | Done::Synced => return Ok(()),
-        };
-        if self.pages.remove(&token) {
-            self.index.insert_page(token, bytes)?;
-        } else if let Some(chunk) = self.chunks.remove(&token) {
-            self.log.insert_chunk(chunk, bytes);
-        }
-        Ok(())
+        self.read_ended(token, completion.result)
     }
 
     /// Starts whatever can be started: a group commit, a flush of the index, a transaction of the

@@ -9,6 +9,7 @@
     reason = "a test names what it looks for"
 )]
 
+mod clock;
 mod delivery;
 mod liveness;
 mod names;

@@ -153,8 +153,10 @@ impl Net {
         let table = writer.apply(&changes);
         let ends: Vec<LogOffset> = self.stores.iter().map(crate::Store::durable).collect();
         let mut writer = Some(writer);
+        let newest = self.shards.iter().map(Shard::newest_stamp).max();
         for shard in &mut self.shards {
             shard.start(Arc::clone(&table), writer.take(), &ends);
+            shard.begin_behind(newest.unwrap_or_default());
         }
     }
 
