@@ -221,7 +221,7 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&self) -> Result<(), DiskError> {
-        self.handle.sync()
+        self.handle.sync(true)
     }
 
     fn discard(&self, offset: u64, len: u64) -> Result<(), DiskError> {
@@ -272,7 +272,7 @@ impl ByteFile for SimByteFile {
     }
 
     fn sync(&self) -> Result<(), DiskError> {
-        self.handle.sync()
+        self.handle.sync(false)
     }
 }
 
@@ -301,8 +301,9 @@ impl Handle {
             .write(self.inode, &self.name, offset, bytes)
     }
 
-    fn sync(&self) -> Result<(), DiskError> {
-        self.world(Operation::Sync)?.sync(self.inode, &self.name)
+    fn sync(&self, is_direct: bool) -> Result<(), DiskError> {
+        self.world(Operation::Sync)?
+            .sync(self.inode, &self.name, is_direct)
     }
 
     fn len(&self) -> Result<u64, DiskError> {

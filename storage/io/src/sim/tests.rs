@@ -94,20 +94,50 @@ fn a_name_is_durable_after_the_directory_sync() {
 }
 
 #[test]
-fn a_failed_sync_loses_the_pages_for_good() {
+fn a_failed_sync_loses_blocks_at_once_or_not_at_all() {
+    let (mut lost, mut kept) = (0, 0);
+    for seed in 0..20 {
+        let disk = SimDisk::new(seed);
+        let file = disk.create("a").unwrap();
+        disk.sync_dir().unwrap();
+        file.write_at(0, &block(1)).unwrap();
+        fail_syncs(&disk);
+        assert_eq!(file.sync().unwrap_err().kind, ErrorKind::Injected);
+        disk.set_faults(Faults::default());
+        let left = disk.contents("a").unwrap();
+        file.sync().unwrap();
+        disk.crash(7);
+        assert_eq!(
+            disk.contents("a").unwrap(),
+            left,
+            "what is read is what stays"
+        );
+        lost += u32::from(left.is_empty());
+        kept += u32::from(left == block(1));
+    }
+    assert!(lost > 0 && kept > 0 && lost + kept == 20);
+}
+
+#[test]
+fn a_failed_sync_loses_bytes_for_good_and_the_cache_hides_it() {
     let disk = SimDisk::new(1);
-    let file = disk.create("a").unwrap();
+    let file = disk.byte_file("a").unwrap();
     disk.sync_dir().unwrap();
-    file.write_at(0, &block(1)).unwrap();
+    file.write_at(0, &[7; 100]).unwrap();
+    fail_syncs(&disk);
+    assert_eq!(file.sync().unwrap_err().kind, ErrorKind::Injected);
+    disk.set_faults(Faults::default());
+    file.sync().unwrap();
+    assert_eq!(disk.contents("a").unwrap(), [7; 100]);
+    disk.crash(7);
+    assert!(disk.contents("a").unwrap().is_empty());
+}
+
+fn fail_syncs(disk: &SimDisk) {
     disk.set_faults(Faults {
         syncs_per_10k: 10_000,
         ..Faults::default()
     });
-    assert_eq!(file.sync().unwrap_err().kind, ErrorKind::Injected);
-    disk.set_faults(Faults::default());
-    file.sync().unwrap();
-    disk.crash(7);
-    assert!(disk.contents("a").unwrap().is_empty());
 }
 
 #[test]

@@ -16,8 +16,9 @@ pub struct Faults {
     pub reads_per_10k: u32,
     /// How many of 10,000 writes fail, without effect.
     pub writes_per_10k: u32,
-    /// How many of 10,000 syncs fail; what they should have made durable is lost at the next
-    /// crash, even when a later sync succeeds.
+    /// How many of 10,000 syncs fail. What they should have made durable is lost, even when a later
+    /// sync succeeds: of a file of bytes at the next crash, for until then the kernel's cache has
+    /// it; of a file of blocks, which has no such cache, at once or not at all.
     pub syncs_per_10k: u32,
     /// Total bytes of all files; a write that would need more fails with "no space".
     pub space_bytes: Option<u64>,
@@ -265,11 +266,22 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn sync(&mut self, inode: usize, name: &str) -> Result<(), DiskError> {
+    pub(super) fn sync(
+        &mut self,
+        inode: usize,
+        name: &str,
+        is_direct: bool,
+    ) -> Result<(), DiskError> {
         self.spend(name, Operation::Sync)?;
         if let Err(error) = self.fail_sync(name, Operation::Sync) {
-            // As a kernel does: the pages are marked clean, so no later sync writes them.
-            self.inodes[inode].pending.clear();
+            let file = &mut self.inodes[inode];
+            if !is_direct {
+                // As a kernel does: the pages are marked clean, so no later sync writes them.
+                file.pending.clear();
+            } else if self.rng.chance(1, 2) {
+                file.pending.clear();
+                file.visible.clone_from(&file.durable);
+            }
             return Err(error);
         }
         if !self.faults.ignore_syncs {
