@@ -14,6 +14,7 @@
 //! is [shrunk](shrink()) to a short run of few clients that fails in the same way.
 
 mod actor;
+mod faults;
 mod leaks;
 mod link;
 mod node;
@@ -33,6 +34,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::history::Totals;
 
+pub use faults::{FaultCounts, FaultSet};
 pub use shrink::{Shrunk, shrink};
 
 /// What a run does.
@@ -50,6 +52,8 @@ pub struct Options {
     pub crashes: u64,
     /// The disk acknowledges syncs without doing them: such runs must fail.
     pub ignores_syncs: bool,
+    /// These classes of faults; `None`: those that the seed draws.
+    pub faults: Option<FaultSet>,
     /// Keep the text of the trace, not its hash alone.
     pub keeps_trace: bool,
 }
@@ -63,6 +67,7 @@ impl Default for Options {
             steps: 2500,
             crashes: 2,
             ignores_syncs: false,
+            faults: None,
             keeps_trace: false,
         }
     }
@@ -119,6 +124,9 @@ impl fmt::Display for Options {
             let here: Vec<String> = here.map(|client| client.to_string()).collect();
             write!(f, " --actors {}", here.join(","))?;
         }
+        if let Some(faults) = self.faults {
+            write!(f, " --faults {faults}")?;
+        }
         if self.ignores_syncs {
             f.write_str(" --ignore-syncs")?;
         }
@@ -135,6 +143,8 @@ pub struct Summary {
     pub crashes: u32,
     /// What the clients did.
     pub totals: Totals,
+    /// What went wrong.
+    pub faults: FaultCounts,
     /// A hash of everything that happened, in order.
     pub trace_hash: u64,
     /// The trace, if it was to be kept.
@@ -192,7 +202,7 @@ pub fn run_seed(seed: u64, options: Options) -> Result<Summary, Failure> {
     let caught = catch_unwind(AssertUnwindSafe(|| world.run()));
     let result = caught.unwrap_or_else(|panic| Err(panic_text(&*panic)));
     let (step, crashes) = (world.step(), world.crashes());
-    let (totals, trace) = world.into_results();
+    let (totals, faults, trace) = world.into_results();
     let trace_hash = trace.hash();
     let trace = trace.into_lines();
     match result {
@@ -200,6 +210,7 @@ pub fn run_seed(seed: u64, options: Options) -> Result<Summary, Failure> {
             seed,
             crashes,
             totals,
+            faults,
             trace_hash,
             trace,
         }),

@@ -17,7 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{available_parallelism, scope};
 
-use corelane_tests::simulation::{Failure, Options, Shrunk, Summary, run_seed, shrink};
+use corelane_tests::simulation::{
+    Failure, FaultCounts, FaultSet, Options, Shrunk, Summary, run_seed, shrink,
+};
 use corelane_tests::simulation_storage;
 
 /// Seeds between two progress lines, and in a long run.
@@ -26,8 +28,8 @@ const PROGRESS: [u64; 2] = [100, 1_000];
 const SHRINKS_MAX: u64 = 3;
 
 const USAGE: &str = "usage: simulate node (--seeds A..B | --seed N) [--trace] [--steps N] \
-    [--clients N] [--actors N,N] [--shards N] [--crashes N] [--ignore-syncs] [--stop] [--until N] \
-    [--shrink] [--no-shrink]";
+    [--clients N] [--actors N,N] [--shards N] [--crashes N] [--faults none|WORD,WORD] \
+    [--ignore-syncs] [--stop] [--until N] [--shrink] [--no-shrink]";
 
 struct Arguments {
     from: u64,
@@ -90,6 +92,10 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--stop" => arguments.stops = true,
             "--ignore-syncs" => options.ignores_syncs = true,
             "--steps" => options.steps = number(words.next())?,
+            "--faults" => {
+                let words = words.next().ok_or("--faults takes words")?;
+                options.faults = Some(FaultSet::parse(&words)?);
+            }
             "--clients" => options.clients = number(words.next())?,
             "--crashes" => options.crashes = number(words.next())?,
             "--until" => arguments.crashes_max = number(words.next())?,
@@ -153,6 +159,7 @@ struct Outcome {
     next: u64,
     /// Above that one.
     done: BTreeSet<u64>,
+    faults: FaultCounts,
 }
 
 /// True: all seeds passed.
@@ -187,7 +194,13 @@ fn run(arguments: &Arguments, out: &mut impl Write) -> io::Result<bool> {
             }
         }
         outcome.progress(out)?;
-        let Outcome { passed, failed, .. } = outcome;
+        let Outcome {
+            passed,
+            failed,
+            faults,
+            ..
+        } = outcome;
+        writeln!(out, "{faults}")?;
         writeln!(out, "{passed} seeds passed, {failed} failed")?;
         Ok(failed == 0)
     })
@@ -245,6 +258,7 @@ impl Outcome {
                 self.passed += 1;
                 self.crashes += u64::from(summary.crashes);
                 self.delivered += summary.totals.delivered;
+                self.faults += summary.faults;
                 (summary.seed, &summary.trace)
             }
             Err(failure) => {

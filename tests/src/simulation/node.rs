@@ -101,6 +101,14 @@ impl Node {
         self.seats.iter().all(|seat| seat.core.stopped())
     }
 
+    /// Reads that have failed and were begun once more.
+    pub(super) fn reads_again(&self) -> u64 {
+        let shards = self.seats.iter();
+        shards
+            .map(|seat| seat.core.store().counters().reads_again)
+            .sum()
+    }
+
     /// What every shard holds.
     pub(super) fn censuses(&self) -> Vec<Census> {
         let censuses = self.seats.iter().map(|seat| seat.core.shard().census());

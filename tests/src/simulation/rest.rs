@@ -16,6 +16,7 @@ impl World {
     /// Drains everything and checks the history, and what is retained.
     pub(super) fn rest(&mut self) -> Result<(), String> {
         self.trace.add(self.step(), format_args!("rest"));
+        self.heal();
         self.at_rest = true;
         self.drain()?;
         for client in self.clients() {

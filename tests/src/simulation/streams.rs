@@ -37,6 +37,16 @@ impl Streams {
         self.stream(4, 0)
     }
 
+    /// Which faults a run has.
+    pub(super) const fn faults(&self) -> Rng {
+        self.stream(5, 0)
+    }
+
+    /// What goes wrong in one step.
+    pub(super) const fn fault(&self, step: u64) -> Rng {
+        self.stream(6, step)
+    }
+
     const fn stream(&self, kind: u64, number: u64) -> Rng {
         Rng::new(Rng::new(self.root ^ (kind << 56) ^ number).next_u64())
     }

