@@ -176,8 +176,11 @@ impl World {
         }
     }
 
-    /// An orderly stop, and the next start: all that the node knew is on the disk.
+    /// An orderly stop, and the next start: all that the node knew is on the disk, which works
+    /// meanwhile.
     fn stop_and_start(&mut self) -> Result<(), String> {
+        self.heal();
+        let crashes = self.crashes;
         self.trace.add(self.step, format_args!("orderly stop"));
         let now = self.now();
         if let Some(node) = &mut self.node {
@@ -193,6 +196,10 @@ impl World {
                 return self.start();
             }
             self.node_round()?;
+            if self.crashes > crashes {
+                // What had failed before ended it in another way, and it has started again.
+                return Ok(());
+            }
         }
         Err("no stop: the node does not come to its end".to_owned())
     }
