@@ -326,8 +326,8 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         }
     }
 
-    /// Takes the end of a read of the disk. One that fails is begun once more, by the reads that wait
-    /// for it.
+    /// Takes the end of a read of the disk. One that fails is begun once more, by the reads that
+    /// wait for it.
     ///
     /// # Errors
     /// [`CoreError::Read`]: it has failed twice. [`CoreError::Index`]: the page is damaged.
