@@ -5,7 +5,7 @@
 //! log offset and by queue offset, flushed, joined and retired, with the disk moving one operation
 //! at a time; it ends by an orderly stop, a kill, a loss of power or an error of the disk. Then the
 //! disk may spoil or lose derived files, the start may fail at any operation, and what was
-//! recovered is held against the [model]. Its last life is for damage in the log itself, which has
+//! recovered is held against the `model`. Its last life is for damage in the log itself, which has
 //! to be noticed.
 //!
 //! After every recovery these hold:
