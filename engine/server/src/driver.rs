@@ -168,7 +168,7 @@ impl<M: Machine> Driver<M> {
     /// Sleeps until something has come, the bell is rung or a deadline is near; `now` is the last
     /// turn's.
     pub(crate) fn sleep(&mut self, now: Now) -> Result<(), Failure> {
-        let delay_ms = self.next_deadline(now).saturating_sub(now.monotonic_ms);
+        let delay_ms = self.next_deadline(now).saturating_sub(now.monotonic_ms());
         let mut delay = Duration::from_millis(delay_ms.max(1));
         if let Some(due_us) = self.machine.commit_due_us() {
             let delay_us = due_us.saturating_sub(now.monotonic_us);
@@ -190,7 +190,7 @@ impl<M: Machine> Driver<M> {
         worked |= self.machine.disk(now)?;
         worked |= self.resume_held(now);
         worked |= self.read_sockets(now);
-        if now.monotonic_ms >= self.machine.next_timeout() {
+        if now.monotonic_ms() >= self.machine.next_timeout() {
             self.machine.tick(now);
             worked = true;
         }
@@ -271,9 +271,7 @@ impl<M: Machine> Driver<M> {
         });
         for Handover { socket, bytes } in arrived {
             if let Some(key) = self.net.add(socket, Phase::Home, bytes) {
-                self.machine.connected(now, key);
-                self.deliver(now, key, &[]);
-                self.read_on(key);
+                self.arrive(now, key);
             }
         }
         count > 0
@@ -343,11 +341,23 @@ impl<M: Machine> Driver<M> {
             return;
         }
         bytes.extend_from_slice(new);
+        self.offer(now, key, bytes);
+    }
+
+    /// Gives the machine bytes, and keeps what it does not use.
+    fn offer(&mut self, now: Now, key: Key, mut bytes: Vec<u8>) {
         let used = self.machine.received(now, key, &bytes);
         if used < bytes.len() {
             bytes.drain(..used);
             self.net.put_partial(key, bytes);
         }
+    }
+
+    /// A connection is at its home: the machine gets what it has sent so far.
+    fn arrive(&mut self, now: Now, key: Key) {
+        self.machine.connected(now, key);
+        self.deliver(now, key, &[]);
+        self.read_on(key);
     }
 
     /// A connection that was read from is watched again, or waits until the machine has room.
@@ -377,9 +387,7 @@ impl<M: Machine> Driver<M> {
             Routing::Home(home) if home == self.shard => {
                 self.leave_door(len);
                 self.net.come_home(key);
-                self.machine.connected(now, key);
-                self.deliver(now, key, &[]);
-                self.read_on(key);
+                self.arrive(now, key);
             }
             Routing::Home(home) => {
                 self.leave_door(len);
@@ -407,7 +415,7 @@ impl<M: Machine> Driver<M> {
     fn close(&mut self, now: Now, key: Key) {
         if self.net.close_behind_bytes(key) {
             self.draining
-                .push_back((now.monotonic_ms + DRAIN_MS_MAX, key));
+                .push_back((now.monotonic_ms() + DRAIN_MS_MAX, key));
         }
     }
 
@@ -434,7 +442,7 @@ impl<M: Machine> Driver<M> {
 
     /// Ends what has taken too long, takes connections again, publishes the counters.
     fn expire(&mut self, now: Now) {
-        let now_ms = now.monotonic_ms;
+        let now_ms = now.monotonic_ms();
         while let Some((_, key)) = self.door.deadlines.pop_front_if(|(at, _)| *at <= now_ms) {
             if self.net.phase(key) == Some(Phase::Door) {
                 self.door.timeouts += 1;
@@ -469,7 +477,7 @@ impl<M: Machine> Driver<M> {
             at = at.min(other);
         }
         if self.mesh_blocked {
-            at = at.min(now.monotonic_ms + MESH_RETRY_MS);
+            at = at.min(now.monotonic_ms() + MESH_RETRY_MS);
         }
         if let Some(until) = self.stop_drain_until.filter(|_| !self.reported_stopped) {
             at = at.min(until);
@@ -479,7 +487,7 @@ impl<M: Machine> Driver<M> {
 
     fn begin_stop(&mut self, now: Now) {
         info!(shard = self.shard, connections = self.net.len(), "stopping");
-        self.stop_drain_until = Some(now.monotonic_ms + STOP_DRAIN_MS_MAX);
+        self.stop_drain_until = Some(now.monotonic_ms() + STOP_DRAIN_MS_MAX);
         self.accept_again_at = None;
         for listener in &self.listeners {
             socket::shut_down(listener.as_fd());
@@ -495,7 +503,7 @@ impl<M: Machine> Driver<M> {
         let Some(until) = self.stop_drain_until else {
             return;
         };
-        let drained = self.net.sends_in_flight() == 0 || until <= now.monotonic_ms;
+        let drained = self.net.sends_in_flight() == 0 || until <= now.monotonic_ms();
         if !self.reported_stopped && drained && self.machine.stopped() {
             self.reported_stopped = true;
             self.publish();

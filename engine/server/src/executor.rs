@@ -222,7 +222,6 @@ fn read_clocks(started: Instant) -> Now {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     Now {
-        monotonic_ms: millis(since),
         monotonic_us: u64::try_from(since.as_micros()).unwrap_or(u64::MAX),
         wall_ms: millis(wall),
     }

@@ -5,18 +5,8 @@
 
 use std::fmt;
 
+pub(crate) use crate::node::Now;
 use crate::slots::Key;
-
-/// The clock readings of a turn.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Now {
-    /// Milliseconds since the node's start.
-    pub(crate) monotonic_ms: u64,
-    /// The same in microseconds.
-    pub(crate) monotonic_us: u64,
-    /// Milliseconds since the Unix epoch.
-    pub(crate) wall_ms: u64,
-}
 
 /// Bytes for a client.
 #[derive(Debug)]

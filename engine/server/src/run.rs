@@ -16,7 +16,7 @@ use crate::config::{Config, Durability};
 use crate::descriptors::{Descriptors, Opened};
 use crate::error::{RunError, StartError};
 use crate::metrics::MetricsPage;
-use crate::node::{NodeOptions, OpenError, ShardCore, ShardParts, open_node};
+use crate::node::{NodeOptions, Now, OpenError, ShardCore, ShardParts, open_node};
 use crate::shard_machine::ShardMachine;
 use crate::system::{self, Limit};
 use crate::threads::{self, Placement, StopHandle, Threads};
@@ -214,13 +214,13 @@ fn options(config: &Config, shards: u8) -> NodeOptions {
     }
 }
 
-fn now() -> engine_shard::Now {
+fn now() -> Now {
     let clock = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let wall_ms = u64::try_from(clock.as_millis()).unwrap_or(u64::MAX);
-    engine_shard::Now {
-        monotonic_ms: 0,
+    Now {
+        monotonic_us: 0,
         wall_ms,
     }
 }

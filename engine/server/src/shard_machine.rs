@@ -65,13 +65,6 @@ impl ShardMachine {
     }
 }
 
-const fn engine_now(now: Now) -> engine_shard::Now {
-    engine_shard::Now {
-        monotonic_ms: now.monotonic_ms,
-        wall_ms: now.wall_ms,
-    }
-}
-
 #[expect(
     clippy::needless_pass_by_value,
     reason = "it is the argument of map_err"
@@ -103,32 +96,27 @@ impl Machine for ShardMachine {
     }
 
     fn connected(&mut self, now: Now, connection: Key) {
-        self.core
-            .connected(engine_now(now), ConnectionId(connection.0));
+        self.core.connected(now, ConnectionId(connection.0));
     }
 
     fn received(&mut self, now: Now, connection: Key, bytes: &[u8]) -> usize {
-        self.core
-            .received(engine_now(now), ConnectionId(connection.0), bytes)
+        self.core.received(now, ConnectionId(connection.0), bytes)
     }
 
     fn disconnected(&mut self, now: Now, connection: Key) {
-        self.core
-            .disconnected(engine_now(now), ConnectionId(connection.0));
+        self.core.disconnected(now, ConnectionId(connection.0));
     }
 
     fn mesh(&mut self, now: Now, from: usize, batch: MeshBatch) {
-        self.core.mesh(engine_now(now), peer(from), batch);
+        self.core.mesh(now, peer(from), batch);
     }
 
     fn disk(&mut self, now: Now) -> Result<bool, Failure> {
-        self.core
-            .disk(engine_now(now), now.monotonic_us)
-            .map_err(failure)
+        self.core.disk(now).map_err(failure)
     }
 
     fn tick(&mut self, now: Now) {
-        self.core.tick(engine_now(now));
+        self.core.tick(now);
     }
 
     fn next_timeout(&self) -> u64 {
@@ -140,9 +128,7 @@ impl Machine for ShardMachine {
     }
 
     fn end_turn(&mut self, now: Now) -> Result<(), Failure> {
-        self.core
-            .end_turn(engine_now(now), now.monotonic_us)
-            .map_err(failure)
+        self.core.end_turn(now).map_err(failure)
     }
 
     fn reads_sockets(&self) -> bool {
@@ -169,7 +155,7 @@ impl Machine for ShardMachine {
     }
 
     fn stop(&mut self, now: Now) {
-        self.core.stop(engine_now(now));
+        self.core.stop(now);
     }
 
     fn stopped(&self) -> bool {

@@ -49,7 +49,7 @@ impl Echo {
         match line {
             b"all" => self.mesh.iter_mut().for_each(|count| *count += 1),
             b"panic" => panic!("as asked"),
-            b"pause" => (self.pauses, self.next_tick_ms) = (2, now.monotonic_ms + 5),
+            b"pause" => (self.pauses, self.next_tick_ms) = (2, now.monotonic_ms() + 5),
             b"told" => bytes = format!("{}\n", self.told).into_bytes(),
             b"big" => bytes = vec![b'x'; 8 << 20],
             _ => {}
@@ -100,7 +100,7 @@ impl Machine for Echo {
     fn tick(&mut self, now: Now) {
         self.pauses = self.pauses.saturating_sub(1);
         self.next_tick_ms = if self.pauses > 0 {
-            now.monotonic_ms + 5
+            now.monotonic_ms() + 5
         } else {
             u64::MAX
         };

@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use engine_server::node::{CoreError, NodeOptions, ShardCore, open_node};
-use engine_shard::{Census, ConnectionId, MeshBatch, Now, ShardConfig, ShardId, Transmit};
+use engine_server::node::{CoreError, NodeOptions, Now, ShardCore, open_node};
+use engine_shard::{Census, ConnectionId, MeshBatch, ShardConfig, ShardId, Transmit};
 use storage_io::sim::{Rng, SimDisk, SimFile, SimQueue};
 use storage_io::{Completion, Disk, DiskQueue, Op};
 use storage_log::{Finding, RecordKind, inspect};
@@ -196,9 +196,7 @@ impl Node {
             return Ok(());
         };
         if all || rng.chance(3, 4) {
-            seat.core
-                .disk(now, 1000 * now.monotonic_ms)
-                .map_err(stopped)?;
+            seat.core.disk(now).map_err(stopped)?;
         }
         for (from, ring) in (0..).map(ShardId).zip(&mut seat.rings) {
             while !ring.is_empty() && (all || rng.chance(3, 4)) {
@@ -216,12 +214,10 @@ impl Node {
         let Some(seat) = self.seats.get_mut(shard) else {
             return Ok(Vec::new());
         };
-        if seat.core.next_timeout() <= now.monotonic_ms {
+        if seat.core.next_timeout() <= now.monotonic_ms() {
             seat.core.tick(now);
         }
-        seat.core
-            .end_turn(now, 1000 * now.monotonic_ms)
-            .map_err(stopped)?;
+        seat.core.end_turn(now).map_err(stopped)?;
         let unreadable = seat.core.store().counters().unreadable;
         if unreadable > 0 {
             // Nothing rots on this disk: what is referred to is there.

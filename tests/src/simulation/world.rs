@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use engine_mqtt::Version;
-use engine_shard::{ConnectionId, Now, home_shard};
+use engine_server::node::Now;
+use engine_shard::{ConnectionId, home_shard};
 use storage_io::sim::{Faults, Rng, SimDisk};
 
 use super::Options;
@@ -135,7 +136,7 @@ impl World {
 
     pub(super) fn now(&self) -> Now {
         Now {
-            monotonic_ms: self.now_ms,
+            monotonic_us: 1000 * self.now_ms,
             wall_ms: EPOCH_MS + self.now_ms + self.trouble.skew_ms,
         }
     }

@@ -13,7 +13,7 @@ impl<M: Machine> Driver<M> {
     pub(super) fn accepted(&mut self, now: Now, result: io::Result<OwnedFd>) {
         let stopping = self.stop_drain_until.is_some();
         if !self.unarmed.is_empty() && !stopping && self.accept_again_at.is_none() {
-            self.accept_again_at = Some(now.monotonic_ms + ACCEPT_RETRY_MS);
+            self.accept_again_at = Some(now.monotonic_ms() + ACCEPT_RETRY_MS);
         }
         match result {
             Ok(socket) => {
@@ -38,14 +38,15 @@ impl<M: Machine> Driver<M> {
         let descriptors = self.shared.descriptors();
         let Some(socket) = descriptors.admit(socket) else {
             let sockets_max = descriptors.sockets_max();
-            self.refusals.add(now.monotonic_ms, self.shard, sockets_max);
+            self.refusals
+                .add(now.monotonic_ms(), self.shard, sockets_max);
             return;
         };
         if let Some(key) = self.net.add(socket, Phase::Door, Vec::new()) {
             self.door.count += 1;
             self.door
                 .deadlines
-                .push_back((now.monotonic_ms + CONNECT_MS_MAX, key));
+                .push_back((now.monotonic_ms() + CONNECT_MS_MAX, key));
             self.net.watch(key);
         }
     }

@@ -21,13 +21,9 @@ impl<M: Machine> Driver<M> {
             if self.net.phase(key) != Some(Phase::Home) {
                 continue;
             }
-            let mut bytes = self.net.take_partial(key);
             // Also without any: the machine may have kept some itself.
-            let used = self.machine.received(now, key, &bytes);
-            bytes.drain(..used.min(bytes.len()));
-            if !bytes.is_empty() {
-                self.net.put_partial(key, bytes);
-            }
+            let bytes = self.net.take_partial(key);
+            self.offer(now, key, bytes);
             self.read_on(key);
         }
         worked

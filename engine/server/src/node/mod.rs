@@ -6,6 +6,7 @@
 
 mod error;
 mod meta;
+mod now;
 mod open;
 mod pace;
 mod reads;
@@ -15,6 +16,7 @@ mod turn;
 
 pub use error::{CoreError, OpenError};
 pub use meta::{FORMAT_VERSION, Meta};
+pub use now::Now;
 pub use open::{NodeOptions, OpenedNode, ShardParts, open_node};
 pub use store::{ShardStore, StoreCounters};
 pub use turn::ShardCore;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use engine_shard::{
-    LogOffset, Now, QueueId, Shard, ShardConfig, ShardId, Table, home_shard, read_retained,
+    LogOffset, QueueId, Shard, ShardConfig, ShardId, Table, home_shard, read_retained,
     retained_change,
 };
 use engine_topic::Writer;
@@ -16,6 +16,7 @@ use storage_state::{Spawn, StateError, StateStore, Writing};
 
 use super::error::{CoreError, OpenError};
 use super::meta::Meta;
+use super::now::Now;
 use super::reserve::{Reserve, release_if_needed};
 use super::store::{DERIVED, count_files, encode_changes, message};
 
@@ -371,7 +372,7 @@ fn restore<D: Disk>(
             rows.push((table, row.key, row.value));
         }
     }
-    let machine = Shard::restore(config, now, rows.into_iter())
+    let machine = Shard::restore(config, now.into(), rows.into_iter())
         .map_err(|error| OpenError::Restore { shard, error })?;
     Ok(ShardParts {
         shard: machine,

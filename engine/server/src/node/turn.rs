@@ -1,9 +1,10 @@
 //! The order of a turn.
 
-use engine_shard::{ConnectionId, LogOffset, MeshBatch, Now, Shard, ShardId, Store, Transmit};
+use engine_shard::{ConnectionId, LogOffset, MeshBatch, Shard, ShardId, Store, Transmit};
 use storage_io::{Disk, DiskQueue};
 
 use super::error::CoreError;
+use super::now::Now;
 use super::open::ShardParts;
 use super::store::ShardStore;
 
@@ -34,34 +35,35 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
 
     /// A client's socket has come home.
     pub fn connected(&mut self, now: Now, connection: ConnectionId) {
-        self.shard.connected(now, connection);
+        self.shard.connected(now.into(), connection);
     }
 
     /// As [`Shard::received`].
     pub fn received(&mut self, now: Now, connection: ConnectionId, bytes: &[u8]) -> usize {
-        self.shard.received(now, connection, bytes, &mut self.store)
+        self.shard
+            .received(now.into(), connection, bytes, &mut self.store)
     }
 
     /// As [`Shard::disconnected`].
     pub fn disconnected(&mut self, now: Now, connection: ConnectionId) {
-        self.shard.disconnected(now, connection, &mut self.store);
+        self.shard
+            .disconnected(now.into(), connection, &mut self.store);
     }
 
     /// As [`Shard::mesh`].
     pub fn mesh(&mut self, now: Now, from: ShardId, batch: MeshBatch) {
-        self.shard.mesh(now, from, batch, &mut self.store);
+        self.shard.mesh(now.into(), from, batch, &mut self.store);
     }
 
-    /// Takes what the disk has finished; says whether there was anything. `now_us` is `now` in
-    /// monotonic microseconds.
+    /// Takes what the disk has finished; says whether there was anything.
     ///
     /// # Errors
     /// [`CoreError`]: the process has to end.
-    pub fn disk(&mut self, now: Now, now_us: u64) -> Result<bool, CoreError> {
-        self.store.now_us = now_us;
+    pub fn disk(&mut self, now: Now) -> Result<bool, CoreError> {
+        self.store.now_us = now.monotonic_us;
         let any = self.store.complete_all()?;
         if any {
-            self.shard.committed(now, &mut self.store);
+            self.shard.committed(now.into(), &mut self.store);
             self.serve_reads(now)?;
         }
         Ok(any)
@@ -72,14 +74,15 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
         let mut any = false;
         while let Some((token, answer)) = self.store.answers.pop_front() {
             any = true;
-            self.shard.read_done(now, token, answer, &mut self.store);
+            self.shard
+                .read_done(now.into(), token, answer, &mut self.store);
         }
         Ok(any)
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now: Now) {
-        self.shard.tick(now, &mut self.store);
+        self.shard.tick(now.into(), &mut self.store);
     }
 
     /// When [`Self::tick`] and [`Self::end_turn`] are to be called again, monotonic milliseconds.
@@ -100,21 +103,21 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
     }
 
     /// The end of a turn: the machine's, then a commit of what was appended, at once or when it is
-    /// due. `now_us` is `now` in monotonic microseconds.
+    /// due.
     ///
     /// # Errors
     /// [`CoreError`]: the process has to end.
-    pub fn end_turn(&mut self, now: Now, now_us: u64) -> Result<(), CoreError> {
-        self.store.now_us = now_us;
-        self.shard.end_turn(now, &mut self.store);
+    pub fn end_turn(&mut self, now: Now) -> Result<(), CoreError> {
+        self.store.now_us = now.monotonic_us;
+        self.shard.end_turn(now.into(), &mut self.store);
         for _ in 0..READ_ROUNDS {
             if !self.serve_reads(now)? {
                 break;
             }
-            self.shard.end_turn(now, &mut self.store);
+            self.shard.end_turn(now.into(), &mut self.store);
         }
         self.store
-            .end_turn(now.monotonic_ms, self.shard.positions())?;
+            .end_turn(now.monotonic_ms(), self.shard.positions())?;
         if self.stopping && !self.closed && self.shard.stopped() {
             self.store.log.request_marker();
             self.store.log.commit(&mut self.store.queue)?;
@@ -163,7 +166,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
     /// Begins an orderly stop; the driver goes on turning until [`Self::stopped`].
     pub fn stop(&mut self, now: Now) {
         self.stopping = true;
-        self.shard.stop(now, &mut self.store);
+        self.shard.stop(now.into(), &mut self.store);
     }
 
     /// Everything is on disk and the state store is complete.
