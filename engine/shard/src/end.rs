@@ -5,7 +5,7 @@ use std::sync::Arc;
 use engine_mqtt::ReasonCode;
 use engine_session::{NEVER, SessionRecord, Will};
 
-use crate::client::{ClientKey, Stage};
+use crate::client::{ClientKey, Connection, Stage};
 use crate::interest::Need;
 use crate::port::{ConnectionId, Store, Transmit};
 use crate::shard::{Shard, Timer};
@@ -28,10 +28,9 @@ impl Shard {
         if let Some(reason) = reason {
             self.send_disconnect(connection, reason);
         }
-        let Some(link) = self.connections.remove(&connection) else {
+        let Some(link) = self.unlink(connection) else {
             return;
         };
-        self.counters.connections = self.connections.len() as u64;
         self.closing.push_back(Transmit {
             connection,
             bytes: link.output,
@@ -55,10 +54,9 @@ impl Shard {
             self.close(connection, None, false);
             return;
         }
-        let Some(link) = self.connections.remove(&connection) else {
+        let Some(link) = self.unlink(connection) else {
             return;
         };
-        self.counters.connections = self.connections.len() as u64;
         if let Some(client) = client {
             self.detach(client, false);
         }
@@ -66,6 +64,13 @@ impl Shard {
         self.when_durable(Wait::Farewell(connection));
         let deadline = self.now.monotonic_ms + FAREWELL_MS_MAX;
         self.timers.arm(deadline, Timer::Farewell(connection));
+    }
+
+    /// Forgets a connection; nothing more is done for what it sends.
+    pub(crate) fn unlink(&mut self, connection: ConnectionId) -> Option<Connection> {
+        let link = self.connections.remove(&connection)?;
+        self.counters.connections = self.connections.len() as u64;
+        Some(link)
     }
 
     /// The will of a connection after DISCONNECT is gone, or this has taken too long.

@@ -237,11 +237,8 @@ impl Shard {
     pub fn disconnected<S: Store>(&mut self, now: Now, connection: ConnectionId, _store: &mut S) {
         self.begin_call(now);
         self.leaving.remove(&connection);
-        if let Some(link) = self.connections.remove(&connection) {
-            self.counters.connections = self.connections.len() as u64;
-            if let Some(client) = link.client {
-                self.detach(client, true);
-            }
+        if let Some(client) = self.unlink(connection).and_then(|link| link.client) {
+            self.detach(client, true);
         }
     }
 
