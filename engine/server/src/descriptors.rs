@@ -31,6 +31,8 @@ const WARN_MS: u64 = 10_000;
 /// The division of the limit; shared by all shards.
 #[derive(Debug)]
 pub(crate) struct Descriptors {
+    /// What the process may have.
+    limit: u64,
     /// For client sockets and the files of stores.
     divided: u64,
     /// Client sockets that are open.
@@ -92,6 +94,7 @@ impl Descriptors {
         }
         let files = (0..shards).map(|_| AtomicU64::new(0)).collect();
         let descriptors = Self {
+            limit,
             divided: limit - kept,
             sockets: AtomicU64::new(0),
             files,
@@ -107,10 +110,16 @@ impl Descriptors {
     #[cfg(test)]
     pub(crate) fn unlimited(shards: usize) -> Arc<Self> {
         Arc::new(Self {
+            limit: 1024,
             divided: u64::MAX,
             sockets: AtomicU64::new(0),
             files: (0..shards).map(|_| AtomicU64::new(0)).collect(),
         })
+    }
+
+    /// What the process may have.
+    pub(crate) const fn limit(&self) -> u64 {
+        self.limit
     }
 
     /// Counts a socket; `None`, and it is closed: it would take what the stores need.

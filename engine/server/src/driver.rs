@@ -103,7 +103,7 @@ impl<M: Machine> Driver<M> {
         shared: Arc<Shared>,
     ) -> io::Result<Self> {
         let bell = mesh.bells().get(shard).ok_or(io::ErrorKind::NotFound)?;
-        let net = Net::new(bell.event())?;
+        let net = Net::new(bell.event(), shared.descriptors().limit())?;
         Ok(Self {
             machine,
             net,
@@ -189,7 +189,7 @@ impl<M: Machine> Driver<M> {
         worked |= self.take_mesh(now);
         worked |= self.machine.disk(now)?;
         worked |= self.resume_held(now);
-        worked |= self.read_sockets(now);
+        worked |= self.read_sockets(now)?;
         if now.monotonic_ms() >= self.machine.next_timeout() {
             self.machine.tick(now);
             worked = true;
@@ -224,31 +224,44 @@ impl<M: Machine> Driver<M> {
         self.net.drain(&mut completions);
         let worked = !completions.is_empty();
         for completion in completions.drain(..) {
-            match completion {
-                Completion::Accepted {
-                    listener,
-                    result,
-                    armed,
-                } => {
-                    if !armed {
-                        self.unarmed.push(listener);
-                    }
-                    self.accepted(now, result);
-                }
-                Completion::Readable(key) => self.net.readable(key),
-                Completion::Sent {
-                    connection,
-                    buffer,
-                    from,
-                    result,
-                } => {
-                    let sent = self.net.sent(connection, buffer, from, &result);
-                    self.sent(now, connection, sent);
-                }
-            }
+            self.completed(now, completion);
         }
         self.completions = completions;
         worked
+    }
+
+    fn completed(&mut self, now: Now, completion: Completion) {
+        match completion {
+            Completion::Accepted {
+                listener,
+                result,
+                armed,
+            } => {
+                if !armed {
+                    self.unarmed.push(listener);
+                }
+                self.accepted(now, result);
+            }
+            Completion::Readable(key) => self.net.readable(key),
+            Completion::Received {
+                connection,
+                buffer,
+                result,
+            } => {
+                if let Some(received) = self.net.received(connection, buffer, &result) {
+                    self.received(now, connection, received);
+                }
+            }
+            Completion::Sent {
+                connection,
+                buffer,
+                from,
+                result,
+            } => {
+                let sent = self.net.sent(connection, buffer, from, &result);
+                self.sent(now, connection, sent);
+            }
+        }
     }
 
     fn sent(&mut self, now: Now, key: Key, sent: Option<Sent>) {
@@ -277,30 +290,34 @@ impl<M: Machine> Driver<M> {
         count > 0
     }
 
-    /// Reads from the sockets that are ready, as long as the machine has room.
-    fn read_sockets(&mut self, now: Now) -> bool {
+    /// Reads from the sockets that are ready, as long as the machine has room: some at a time, with
+    /// one system call for all of them.
+    fn read_sockets(&mut self, now: Now) -> Result<bool, Failure> {
         let before = self.net.counters().received_bytes;
-        let count = self.net.ready_count().min(READS_PER_TURN);
+        let mut left = self.net.ready_count().min(READS_PER_TURN);
         let mut worked = false;
-        for _ in 0..count {
+        while left > 0 && self.machine.reads_sockets() {
             let taken = self.net.counters().received_bytes - before;
-            if taken > BYTES_PER_TURN as u64 || !self.machine.reads_sockets() {
+            if taken > BYTES_PER_TURN as u64 {
                 break;
             }
-            let Some(key) = self.net.next_ready() else {
+            let count = self.net.receive(left);
+            if count == 0 {
                 break;
-            };
+            }
+            left -= count;
             worked = true;
-            self.read(now, key);
+            self.enter()?;
+            self.take_completions(now);
         }
-        worked
+        Ok(worked)
     }
 
-    fn read(&mut self, now: Now, key: Key) {
+    fn received(&mut self, now: Now, key: Key, received: Received) {
         let Some(phase) = self.net.phase(key) else {
             return;
         };
-        match (phase, self.net.receive(key)) {
+        match (phase, received) {
             (Phase::Draining | Phase::Shut, _) => {}
             (_, Received::Nothing) => {
                 if phase == Phase::Home {
@@ -313,16 +330,15 @@ impl<M: Machine> Driver<M> {
                 self.net.shut(key);
                 self.machine.disconnected(now, key);
             }
-            (_, Received::Bytes(n)) => {
-                let scratch = self.net.take_scratch();
-                let bytes = scratch.get(..n).unwrap_or_default();
+            (_, Received::Bytes(buffer, n)) => {
+                let bytes = buffer.get(..n).unwrap_or_default();
                 if phase == Phase::Door {
                     self.at_door(now, key, bytes);
                 } else {
                     self.deliver(now, key, bytes);
                     self.read_on(key);
                 }
-                self.net.put_scratch(scratch);
+                self.net.put_buffer(buffer);
             }
         }
     }
@@ -386,8 +402,9 @@ impl<M: Machine> Driver<M> {
             Routing::NeedMore => self.net.watch(key),
             Routing::Home(home) if home == self.shard => {
                 self.leave_door(len);
-                self.net.come_home(key);
-                self.arrive(now, key);
+                if let Some(key) = self.net.come_home(key) {
+                    self.arrive(now, key);
+                }
             }
             Routing::Home(home) => {
                 self.leave_door(len);
@@ -458,7 +475,9 @@ impl<M: Machine> Driver<M> {
         }
         if self.publish_at <= now_ms {
             self.publish_at = now_ms + PUBLISH_MS;
-            let files = self.machine.open_files() as u64;
+            // The first ring is among what the thread has opened.
+            let files = self.machine.open_files() + self.net.rings().len() - 1;
+            let files = files as u64;
             self.shared.descriptors().tell_files(self.shard, files);
             self.publish();
         }

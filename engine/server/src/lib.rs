@@ -30,6 +30,7 @@ mod metrics;
 mod net;
 pub mod node;
 mod ring;
+mod rings;
 mod run;
 mod shard_machine;
 mod shared;

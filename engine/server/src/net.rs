@@ -1,9 +1,9 @@
 //! The sockets of one shard: a slab of connections over its rings.
 //!
 //! An idle connection is one entry here and one pending operation in the kernel. It has no task, no
-//! timer and no buffer: bytes are read into one scratch buffer of the shard, and only what is not a
-//! whole packet yet is kept. Nothing is ever cancelled: a socket is shut down, its operations
-//! complete by themselves, and the entry goes when the last one has.
+//! timer and no buffer: when there is something to read, it borrows one of the shard's few, and
+//! only what is not a whole packet yet is kept. A connection that ends has its operations ended,
+//! and its entry and its socket go when the last one has completed.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,11 +13,15 @@ use crate::descriptors::ClientSocket;
 use crate::layer::Layers;
 use crate::mesh::Handover;
 use crate::ring::{Completion, Ring};
+use crate::rings::{Link, Rings};
 use crate::slots::{Key, Slots};
 use crate::socket::{self, EventFd};
 
 /// Bytes that one read takes at most.
-const SCRATCH_BYTES: usize = 64 * 1024;
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Reads that are underway at once at most.
+const BUFFERS: usize = 16;
 
 /// Reads of unread bytes before a socket is closed; a close with unread bytes resets the
 /// connection, and the client would lose the last packet sent to it.
@@ -37,7 +41,7 @@ pub(crate) enum Phase {
 }
 
 struct Connection {
-    socket: ClientSocket,
+    link: Link,
     layer: Layers,
     /// Bytes from a packet boundary on that are not a whole packet.
     partial: Vec<u8>,
@@ -46,16 +50,23 @@ struct Connection {
     /// Bytes that the socket has not taken yet.
     backlog: usize,
     phase: Phase,
-    ring: u8,
     watched: bool,
-    sending: bool,
+    receiving: bool,
+    /// The running send.
+    sending: Option<Key>,
+}
+
+impl Connection {
+    const fn is_idle(&self) -> bool {
+        !self.watched && !self.receiving && self.sending.is_none()
+    }
 }
 
 /// What a read has found.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Received {
-    /// So many bytes, in [`Net::scratch`].
-    Bytes(usize),
+    /// MQTT bytes, in a buffer that the caller gives back with [`Net::put_buffer`].
+    Bytes(Vec<u8>, usize),
     /// Nothing is there yet.
     Nothing,
     /// The end of the stream, or an error.
@@ -85,71 +96,76 @@ pub(crate) struct NetCounters {
 /// See the module.
 pub(crate) struct Net {
     connections: Slots<Connection>,
-    /// A table, because one ring's direct descriptors are bounded by RLIMIT_NOFILE; one for now.
-    rings: Vec<Ring>,
+    rings: Rings,
     /// Connections to read from: their watch is used up.
     ready: VecDeque<Key>,
-    scratch: Vec<u8>,
+    /// Buffers that no read has.
+    buffers: Vec<Vec<u8>>,
     counters: NetCounters,
 }
 
 impl Net {
-    /// For the calling thread, which `bell` wakes.
-    pub(crate) fn new(bell: &EventFd) -> io::Result<Self> {
+    /// For the calling thread, which `bell` wakes, in a process that may have so many descriptors.
+    pub(crate) fn new(bell: &EventFd, descriptors: u64) -> io::Result<Self> {
         Ok(Self {
             connections: Slots::new(),
-            rings: vec![Ring::new(bell)?],
+            rings: Rings::new(bell, descriptors)?,
             ready: VecDeque::new(),
-            scratch: vec![0; SCRATCH_BYTES],
+            buffers: vec![Vec::new(); BUFFERS],
             counters: NetCounters::default(),
         })
     }
 
     /// The ring for what belongs to no connection: listeners, the bell and the sleep.
     pub(crate) fn first_ring(&mut self) -> &mut Ring {
-        // Invariant: `new` makes one and nothing removes it.
-        let Some(ring) = self.rings.first_mut() else {
-            unreachable!("a shard without a ring")
-        };
-        ring
+        self.rings.first()
+    }
+
+    /// All rings.
+    pub(crate) const fn rings(&self) -> &Rings {
+        &self.rings
     }
 
     /// Whether [`Net::enter`] has something to do.
     pub(crate) fn wants_enter(&mut self) -> bool {
-        self.rings.iter_mut().any(Ring::wants_enter)
+        self.rings.want_enter()
     }
 
-    /// One system call per ring: everything queued leaves, what is complete is posted.
+    /// Everything queued leaves, what is complete is posted.
     pub(crate) fn enter(&mut self) -> io::Result<()> {
-        self.rings.iter_mut().try_for_each(Ring::enter)
+        self.rings.enter()
     }
 
     /// Moves the posted completions to the end of `into`.
     pub(crate) fn drain(&mut self, into: &mut Vec<Completion>) {
-        for ring in &mut self.rings {
-            ring.drain(into);
-        }
+        self.rings.drain(into);
     }
 
-    /// Takes a socket in. `None`, and the socket is closed: the table is full.
+    /// Takes a socket in. At home it becomes a direct descriptor. `None`, and the socket is closed:
+    /// the table is full.
     pub(crate) fn add(
         &mut self,
         socket: ClientSocket,
         phase: Phase,
         bytes: Vec<u8>,
     ) -> Option<Key> {
+        let link = match phase {
+            Phase::Home => self.rings.install(socket),
+            Phase::Door | Phase::Draining | Phase::Shut => Link::Plain(socket),
+        };
         let connection = Connection {
-            socket,
+            link,
             layer: None,
             partial: bytes,
             queued: Vec::new(),
             backlog: 0,
             phase,
-            ring: 0,
             watched: false,
-            sending: false,
+            receiving: false,
+            sending: None,
         };
-        self.connections.insert(connection).ok()
+        let kept = self.connections.insert(connection);
+        kept.map_err(|refused| self.rings.close(&refused.link)).ok()
     }
 
     /// The phase of a connection that is still there.
@@ -157,29 +173,25 @@ impl Net {
         self.connections.get(key).map(|connection| connection.phase)
     }
 
-    /// The machine takes a connection over from the door.
-    pub(crate) fn come_home(&mut self, key: Key) {
-        if let Some(connection) = self.connections.get_mut(key) {
-            assert_eq!(
-                connection.phase,
-                Phase::Door,
-                "a connection comes home once"
-            );
-            connection.phase = Phase::Home;
-        }
+    /// The machine takes a connection over from the door. It must not be watched or sending.
+    pub(crate) fn come_home(&mut self, key: Key) -> Option<Key> {
+        let Handover { socket, bytes } = self.leave(key)?;
+        self.add(socket, Phase::Home, bytes)
     }
 
-    /// Takes a connection out, to go to another shard. It must not be watched or sending.
+    /// Takes a connection out of the door, to go to another shard. It must not be watched or
+    /// sending.
     pub(crate) fn leave(&mut self, key: Key) -> Option<Handover> {
         let connection = self.connections.remove(key)?;
-        assert!(
-            !connection.watched && !connection.sending,
-            "an operation is left behind"
-        );
-        Some(Handover {
-            socket: connection.socket,
-            bytes: connection.partial,
-        })
+        assert!(connection.is_idle(), "an operation is left behind");
+        match connection.link {
+            Link::Plain(socket) => Some(Handover {
+                socket,
+                bytes: connection.partial,
+            }),
+            // Invariant: only a connection at the door leaves, and those are plain.
+            Link::Direct { .. } => unreachable!("a connection leaves its home"),
+        }
     }
 
     /// The bytes that wait for the rest of their packet; the caller puts them back.
@@ -207,9 +219,7 @@ impl Net {
         let open = matches!(connection.phase, Phase::Door | Phase::Home);
         if open && !connection.watched {
             connection.watched = true;
-            if let Some(ring) = self.rings.get_mut(usize::from(connection.ring)) {
-                ring.watch(key, connection.socket.as_fd());
-            }
+            self.rings.watch(key, &connection.link);
         }
     }
 
@@ -231,57 +241,93 @@ impl Net {
         self.ready.push_back(key);
     }
 
-    /// The next connection to read from.
-    pub(crate) fn next_ready(&mut self) -> Option<Key> {
-        self.ready.pop_front()
-    }
-
     /// Connections to read from.
     pub(crate) fn ready_count(&self) -> usize {
         self.ready.len()
     }
 
-    /// Reads what has arrived into the scratch buffer: wire bytes without a layer, MQTT bytes
-    /// with one.
-    pub(crate) fn receive(&mut self, key: Key) -> Received {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return Received::Nothing;
-        };
-        self.scratch.resize(SCRATCH_BYTES, 0);
-        let n = match socket::receive(connection.socket.as_fd(), &mut self.scratch) {
-            Ok(0) => return Received::Ended,
-            Ok(n) => n,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Received::Nothing,
-            Err(_) => return Received::Ended,
-        };
-        self.counters.receives += 1;
-        self.counters.received_bytes += n as u64;
-        let Some(layer) = &mut connection.layer else {
-            return Received::Bytes(n);
-        };
-        let (mut plain, mut answer) = (Vec::new(), Vec::new());
-        let wire = self.scratch.get(..n).unwrap_or_default();
-        if layer.inbound(wire, &mut plain, &mut answer).is_err() {
-            return Received::Ended;
+    /// Starts to read from the next connections, up to `max`, as far as there are buffers; returns
+    /// how many. They end in [`Net::received`] after the next [`Net::enter`].
+    pub(crate) fn receive(&mut self, max: usize) -> usize {
+        let mut count = 0;
+        while count < max && !self.buffers.is_empty() {
+            let Some(key) = self.ready.pop_front() else {
+                break;
+            };
+            let Some(connection) = self.connections.get_mut(key) else {
+                continue;
+            };
+            if matches!(connection.phase, Phase::Door | Phase::Home)
+                && let Some(mut buffer) = self.buffers.pop()
+            {
+                buffer.resize(BUFFER_BYTES, 0);
+                connection.receiving = true;
+                self.rings.receive(key, &connection.link, buffer);
+                count += 1;
+            }
         }
-        let n = plain.len();
-        self.scratch = plain;
+        count
+    }
+
+    /// A read is over: wire bytes have become MQTT bytes. `None`: the connection was closing.
+    pub(crate) fn received(
+        &mut self,
+        key: Key,
+        buffer: Vec<u8>,
+        result: &io::Result<usize>,
+    ) -> Option<Received> {
+        let found = self.take_received(key, result);
+        let Some(Received::Bytes(plain, n)) = found else {
+            self.put_buffer(buffer);
+            return found;
+        };
+        let Some(layer) = self
+            .connections
+            .get_mut(key)
+            .and_then(|connection| connection.layer.as_mut())
+        else {
+            return Some(Received::Bytes(buffer, n));
+        };
+        let (mut plain, mut answer) = (plain, Vec::new());
+        let wire = buffer.get(..n).unwrap_or_default();
+        let understood = layer.inbound(wire, &mut plain, &mut answer);
+        self.put_buffer(buffer);
+        if understood.is_err() {
+            return Some(Received::Ended);
+        }
         self.send_wire(key, answer);
-        if n == 0 {
+        let n = plain.len();
+        Some(if n == 0 {
             Received::Nothing
         } else {
-            Received::Bytes(n)
+            Received::Bytes(plain, n)
+        })
+    }
+
+    fn take_received(&mut self, key: Key, result: &io::Result<usize>) -> Option<Received> {
+        let connection = self.connections.get_mut(key)?;
+        connection.receiving = false;
+        if !matches!(connection.phase, Phase::Door | Phase::Home) {
+            self.release(key);
+            return None;
         }
+        Some(match result {
+            Ok(0) => Received::Ended,
+            Ok(n) => {
+                self.counters.receives += 1;
+                self.counters.received_bytes += *n as u64;
+                Received::Bytes(Vec::new(), *n)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Received::Nothing,
+            Err(_) => Received::Ended,
+        })
     }
 
-    /// Lends the scratch buffer; the caller gives it back.
-    pub(crate) fn take_scratch(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.scratch)
-    }
-
-    /// Gives the scratch buffer back.
-    pub(crate) fn put_scratch(&mut self, scratch: Vec<u8>) {
-        self.scratch = scratch;
+    /// Gives a buffer back.
+    pub(crate) fn put_buffer(&mut self, buffer: Vec<u8>) {
+        if buffer.len() == BUFFER_BYTES && self.buffers.len() < BUFFERS {
+            self.buffers.push(buffer);
+        }
     }
 
     /// Sends MQTT bytes behind everything sent before; the socket's last ones are behind us when
@@ -305,14 +351,11 @@ impl Net {
             return;
         };
         connection.backlog += bytes.len();
-        if connection.sending {
+        if connection.sending.is_some() {
             connection.queued.extend_from_slice(&bytes);
         } else if !bytes.is_empty() {
-            connection.sending = true;
             self.counters.sends += 1;
-            if let Some(ring) = self.rings.get_mut(usize::from(connection.ring)) {
-                ring.send(key, connection.socket.as_fd(), bytes, 0);
-            }
+            connection.sending = self.rings.send(key, &connection.link, bytes, 0);
         }
     }
 
@@ -325,7 +368,7 @@ impl Net {
         result: &io::Result<usize>,
     ) -> Option<Sent> {
         let connection = self.connections.get_mut(key)?;
-        connection.sending = false;
+        connection.sending = None;
         let Ok(n) = *result else {
             let failed = connection.phase == Phase::Home;
             self.shut(key);
@@ -345,10 +388,7 @@ impl Net {
         let home = connection.phase == Phase::Home;
         let rest = from + n;
         let spent = if rest < buffer.len() {
-            connection.sending = true;
-            if let Some(ring) = self.rings.get_mut(usize::from(connection.ring)) {
-                ring.send(key, connection.socket.as_fd(), buffer, rest);
-            }
+            connection.sending = self.rings.send(key, &connection.link, buffer, rest);
             None
         } else {
             let queued = std::mem::take(&mut connection.queued);
@@ -384,7 +424,7 @@ impl Net {
         draining
     }
 
-    /// Shuts a connection down; the entry goes when its operations have completed.
+    /// Ends a connection; the entry goes when its operations have completed.
     pub(crate) fn shut(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -393,33 +433,26 @@ impl Net {
             connection.phase = Phase::Shut;
             connection.partial = Vec::new();
             connection.queued = Vec::new();
-            self.drain_unread(key);
-            if let Some(connection) = self.connections.get(key) {
-                socket::shut_down(connection.socket.as_fd());
+            if connection.watched {
+                self.rings.unwatch(key, &connection.link);
+            }
+            if let Some(send) = connection.sending {
+                self.rings.cancel_send(send, &connection.link);
             }
         }
         self.release(key);
     }
 
-    fn drain_unread(&mut self, key: Key) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        let mut bin = [0; 4096];
-        for _ in 0..READS_BEFORE_CLOSE {
-            match socket::receive(connection.socket.as_fd(), &mut bin) {
-                Ok(n) if n == bin.len() => {}
-                _ => return,
-            }
-        }
-    }
-
     fn release(&mut self, key: Key) {
-        let done = self.connections.get(key).is_some_and(|connection| {
-            connection.phase == Phase::Shut && !connection.watched && !connection.sending
-        });
-        if done {
-            self.connections.remove(key);
+        let done = self
+            .connections
+            .get(key)
+            .is_some_and(|connection| connection.phase == Phase::Shut && connection.is_idle());
+        if done && let Some(connection) = self.connections.remove(key) {
+            match &connection.link {
+                Link::Plain(socket) => drain_unread(socket),
+                Link::Direct { .. } => self.rings.close(&connection.link),
+            }
         }
     }
 
@@ -435,11 +468,22 @@ impl Net {
 
     /// Sends whose fate is unknown.
     pub(crate) fn sends_in_flight(&self) -> usize {
-        self.rings.iter().map(Ring::sends_in_flight).sum()
+        self.rings.sends_in_flight()
     }
 
     /// What the sockets have counted.
     pub(crate) const fn counters(&self) -> NetCounters {
         self.counters
+    }
+}
+
+/// Reads what nobody will, so that the close does not reset the connection.
+fn drain_unread(socket: &ClientSocket) {
+    let mut bin = [0; 4096];
+    for _ in 0..READS_BEFORE_CLOSE {
+        match socket::receive(socket.as_fd(), &mut bin) {
+            Ok(n) if n == bin.len() => {}
+            _ => return,
+        }
     }
 }

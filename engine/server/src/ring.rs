@@ -1,10 +1,13 @@
-//! One io_uring instance: accepts, readiness of sockets, sends, and the shard's sleep.
+//! One io_uring instance: accepts, readiness of sockets, reads, sends, and the shard's sleep.
 //!
 //! It lives on its shard's thread (`SINGLE_ISSUER`) and runs completions only when that thread
 //! enters the kernel (`DEFER_TASKRUN`). Operations are queued and leave with the next
-//! [`Ring::enter`] or [`Ring::sleep`], many in one system call. A sleeping shard waits here: the
-//! ring also watches the bell, which the other shards and the disk's ring signal. The ring owns the
-//! bytes of a send until the kernel has told their fate.
+//! [`Ring::enter`] or [`Ring::sleep`], many in one system call. A sleeping shard waits at its first
+//! ring, which watches the bell: the other shards, the disk's ring and the shard's further rings
+//! signal it. The ring owns the bytes of a send or a read until the kernel has told their fate.
+//!
+//! A ring has a table of direct descriptors: sockets that are known to it alone, by their slot, and
+//! take none of the process's descriptors.
 //!
 //! One of the two modules with unsafe code.
 #![expect(
@@ -22,11 +25,19 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 use crate::slots::{KEY_BITS, Key, Slots};
 use crate::socket::EventFd;
 
-/// Operations that fit before the kernel must be entered.
-const SUBMISSIONS: u32 = 1024;
+/// Bytes thrown away at most when a socket is closed.
+const DISCARDED_BYTES: u32 = 1 << 20;
 
-/// Completions that fit before the kernel keeps them in a list of its own.
-const COMPLETIONS: u32 = 16_384;
+/// How large a ring is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// Operations that fit before the kernel must be entered.
+    pub(crate) submissions: u32,
+    /// Completions that fit before the kernel keeps them in a list of its own.
+    pub(crate) completions: u32,
+    /// Direct descriptors; at most as many as the process may have descriptors.
+    pub(crate) slots: u32,
+}
 
 /// Bytes, the end of a stream or an error.
 const READABLE: u32 = (libc::POLLIN | libc::POLLRDHUP) as u32;
@@ -40,6 +51,8 @@ enum Kind {
     Readable = 2,
     Send = 3,
     Bell = 4,
+    Receive = 5,
+    Close = 6,
 }
 
 impl Kind {
@@ -53,9 +66,38 @@ impl Kind {
             2 => Some(Self::Readable),
             3 => Some(Self::Send),
             4 => Some(Self::Bell),
+            5 => Some(Self::Receive),
+            6 => Some(Self::Close),
             _ => None,
         }
     }
+}
+
+/// The user data of an operation whose end tells nothing: no kind has this tag.
+const UNTOLD: u64 = 0;
+
+/// The socket that an operation is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target<'a> {
+    /// A descriptor of the process.
+    Plain(BorrowedFd<'a>),
+    /// A direct descriptor of this ring.
+    Slot(u32),
+}
+
+impl Target<'_> {
+    /// As the fields of a submission entry.
+    fn parts(self) -> (types::Fd, squeue::Flags) {
+        match self {
+            Self::Plain(socket) => (types::Fd(socket.as_raw_fd()), squeue::Flags::empty()),
+            Self::Slot(slot) => (fixed(slot), squeue::Flags::FIXED_FILE),
+        }
+    }
+}
+
+/// Slots are fewer than 2^31: a table is bounded by RLIMIT_NOFILE.
+fn fixed(slot: u32) -> types::Fd {
+    types::Fd(slot.cast_signed())
 }
 
 /// What has happened.
@@ -83,8 +125,18 @@ pub(crate) enum Completion {
         /// How many bytes from where it started the socket has taken: perhaps not all.
         result: io::Result<usize>,
     },
+    /// A read is over.
+    Received {
+        /// The key given to [`Ring::receive`].
+        connection: Key,
+        /// The buffer comes back.
+        buffer: Vec<u8>,
+        /// How many bytes are in it; 0: the end of the stream.
+        result: io::Result<usize>,
+    },
 }
 
+/// A send or a read that the kernel has not finished.
 struct InFlight {
     connection: Key,
     buffer: Vec<u8>,
@@ -97,39 +149,84 @@ pub(crate) struct Ring {
     /// What did not fit into the submission queue, in order.
     overflow: VecDeque<squeue::Entry>,
     sends: Slots<InFlight>,
-    /// The bell's eventfd; its owner outlives the ring.
-    bell: types::Fd,
+    receives: Slots<InFlight>,
+    /// The bell's eventfd, if this ring watches it; its owner outlives the ring.
+    bell: Option<types::Fd>,
+    table: Table,
+}
+
+/// Which slots of the table of direct descriptors are free.
+struct Table {
+    slots: u32,
+    /// Slots from this one on have never been used.
+    unused: u32,
+    free: Vec<u32>,
+}
+
+impl Table {
+    fn take(&mut self) -> Option<u32> {
+        self.free.pop().or_else(|| {
+            let slot = self.unused;
+            (slot < self.slots).then(|| {
+                self.unused += 1;
+                slot
+            })
+        })
+    }
 }
 
 impl Ring {
-    /// A ring for the calling thread; its sleep ends when `bell` is signalled, which must stay
-    /// open as long as the ring.
-    pub(crate) fn new(bell: &EventFd) -> io::Result<Self> {
+    /// The first ring of the calling thread, in which it sleeps; the sleep ends when `bell` is
+    /// signalled, which must stay open as long as the ring.
+    pub(crate) fn first(bell: &EventFd, shape: Shape) -> io::Result<Self> {
+        let mut ring = Self::new(shape)?;
+        ring.bell = Some(types::Fd(bell.as_fd().as_raw_fd()));
+        ring.watch_bell();
+        Ok(ring)
+    }
+
+    /// A further ring of the calling thread, which signals `bell` when it has something.
+    pub(crate) fn further(bell: &EventFd, shape: Shape) -> io::Result<Self> {
+        let ring = Self::new(shape)?;
+        ring.io
+            .submitter()
+            .register_eventfd(bell.as_fd().as_raw_fd())?;
+        Ok(ring)
+    }
+
+    fn new(shape: Shape) -> io::Result<Self> {
         let io = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_coop_taskrun()
             .setup_taskrun_flag()
             .setup_submit_all()
-            .setup_cqsize(COMPLETIONS)
-            .build(SUBMISSIONS)?;
-        let mut ring = Self {
+            .setup_cqsize(shape.completions)
+            .build(shape.submissions)?;
+        io.submitter().register_files_sparse(shape.slots)?;
+        Ok(Self {
             io,
             overflow: VecDeque::new(),
             sends: Slots::new(),
-            bell: types::Fd(bell.as_fd().as_raw_fd()),
-        };
-        ring.watch_bell();
-        Ok(ring)
+            receives: Slots::new(),
+            bell: None,
+            table: Table {
+                slots: shape.slots,
+                unused: 0,
+                free: Vec::new(),
+            },
+        })
     }
 
     /// Completes at every signal: such a poll looks for changes, so the count is never read.
     fn watch_bell(&mut self) {
-        let entry = opcode::PollAdd::new(self.bell, READABLE)
-            .multi(true)
-            .build()
-            .user_data(Kind::Bell.tag(0));
-        self.queue(entry);
+        if let Some(bell) = self.bell {
+            let entry = opcode::PollAdd::new(bell, READABLE)
+                .multi(true)
+                .build()
+                .user_data(Kind::Bell.tag(0));
+            self.queue(entry);
+        }
     }
 
     /// Takes connections from a listening socket, one completion each.
@@ -141,22 +238,87 @@ impl Ring {
         self.queue(entry);
     }
 
-    /// Tells once when a socket has something to read.
-    pub(crate) fn watch(&mut self, connection: Key, socket: BorrowedFd<'_>) {
-        let entry = opcode::PollAdd::new(types::Fd(socket.as_raw_fd()), READABLE)
+    /// Makes a socket a direct descriptor; the caller closes its own. `None`: the table is full.
+    pub(crate) fn install(&mut self, socket: BorrowedFd<'_>) -> io::Result<Option<u32>> {
+        let Some(slot) = self.table.take() else {
+            return Ok(None);
+        };
+        let fds = [socket.as_raw_fd()];
+        match self.io.submitter().register_files_update(slot, &fds) {
+            Ok(_) => Ok(Some(slot)),
+            Err(error) => {
+                self.table.free.push(slot);
+                Err(error)
+            }
+        }
+    }
+
+    /// Closes a direct descriptor behind everything queued; unread bytes are thrown away, because a
+    /// close with unread bytes resets the connection and the client would lose what was sent last.
+    pub(crate) fn close(&mut self, slot: u32) {
+        let discard = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+        let entry = opcode::Recv::new(fixed(slot), std::ptr::null_mut(), DISCARDED_BYTES)
+            .flags(discard)
             .build()
+            .flags(squeue::Flags::FIXED_FILE | squeue::Flags::SKIP_SUCCESS)
+            .user_data(UNTOLD);
+        self.queue(entry);
+        let entry = opcode::Close::new(types::Fixed(slot))
+            .build()
+            .user_data(Kind::Close.tag(u64::from(slot)));
+        self.queue(entry);
+    }
+
+    /// Tells once when a socket has something to read.
+    pub(crate) fn watch(&mut self, connection: Key, socket: Target<'_>) {
+        let (fd, flags) = socket.parts();
+        let entry = opcode::PollAdd::new(fd, READABLE)
+            .build()
+            .flags(flags)
             .user_data(Kind::Readable.tag(connection.0));
         self.queue(entry);
     }
 
+    /// Ends a watch: it completes now.
+    pub(crate) fn unwatch(&mut self, connection: Key) {
+        let entry = opcode::PollRemove::new(Kind::Readable.tag(connection.0))
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(UNTOLD);
+        self.queue(entry);
+    }
+
+    /// Reads what has arrived, without waiting. The socket must stay open until the completion.
+    pub(crate) fn receive(&mut self, connection: Key, socket: Target<'_>, mut buffer: Vec<u8>) {
+        let len = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
+        // The heap block stays where it is while its owner moves into the table.
+        let bytes = buffer.as_mut_ptr();
+        let Ok(key) = self.receives.insert(InFlight {
+            connection,
+            buffer,
+            from: 0,
+        }) else {
+            // Invariant: one read per connection, and the table of connections is as large.
+            unreachable!("more reads than connections");
+        };
+        let (fd, flags) = socket.parts();
+        let entry = opcode::Recv::new(fd, bytes, len)
+            .flags(libc::MSG_DONTWAIT)
+            .build()
+            .flags(flags)
+            .user_data(Kind::Receive.tag(key.0));
+        self.queue(entry);
+    }
+
     /// Sends `buffer` from its byte `from` on. The socket must stay open until the completion.
+    /// Returns the send's key.
     pub(crate) fn send(
         &mut self,
         connection: Key,
-        socket: BorrowedFd<'_>,
+        socket: Target<'_>,
         buffer: Vec<u8>,
         from: usize,
-    ) {
+    ) -> Key {
         let rest = buffer.get(from..).unwrap_or_default();
         let len = u32::try_from(rest.len()).unwrap_or(u32::MAX);
         // The heap block stays where it is while its owner moves into the table.
@@ -169,10 +331,22 @@ impl Ring {
             // Invariant: one send per connection, and the table of connections is as large.
             unreachable!("more sends than connections");
         };
-        let entry = opcode::Send::new(types::Fd(socket.as_raw_fd()), bytes, len)
+        let (fd, flags) = socket.parts();
+        let entry = opcode::Send::new(fd, bytes, len)
             .flags(libc::MSG_NOSIGNAL)
             .build()
+            .flags(flags)
             .user_data(Kind::Send.tag(key.0));
+        self.queue(entry);
+        key
+    }
+
+    /// Ends a send that waits for room in its socket: it completes now.
+    pub(crate) fn cancel_send(&mut self, send: Key) {
+        let entry = opcode::AsyncCancel::new(Kind::Send.tag(send.0))
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(UNTOLD);
         self.queue(entry);
     }
 
@@ -229,13 +403,29 @@ impl Ring {
 
     /// Moves the posted completions to the end of `into`.
     pub(crate) fn drain(&mut self, into: &mut Vec<Completion>) {
-        let Self { io, sends, .. } = self;
+        let mut posted = self.io.completion();
         let mut unwatched = false;
-        into.extend(io.completion().filter_map(|entry| {
-            let is_bell = Kind::of(entry.user_data()) == Some(Kind::Bell);
-            unwatched |= is_bell && entry.flags() & MORE == 0;
-            completion(&entry, sends)
-        }));
+        let Self {
+            sends,
+            receives,
+            table,
+            ..
+        } = self;
+        for entry in &mut posted {
+            let tag = entry.user_data();
+            let low = tag & ((1 << KEY_BITS) - 1);
+            match Kind::of(tag) {
+                Some(Kind::Accept) => into.extend(accepted(&entry, low)),
+                Some(Kind::Readable) => into.push(Completion::Readable(Key(low))),
+                Some(Kind::Send) => into.extend(sent(&entry, sends.remove(Key(low)))),
+                Some(Kind::Receive) => into.extend(received(&entry, receives.remove(Key(low)))),
+                // The shard is awake, and looks at all its inputs.
+                Some(Kind::Bell) => unwatched |= entry.flags() & MORE == 0,
+                Some(Kind::Close) => table.free.extend(u32::try_from(low)),
+                None => {}
+            }
+        }
+        drop(posted);
         if unwatched {
             self.watch_bell();
         }
@@ -270,42 +460,46 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         // The kernel may read these until it has torn the ring down, which we cannot wait for.
-        for send in self.sends.drain() {
-            send.buffer.leak();
+        for operation in self.sends.drain().chain(self.receives.drain()) {
+            operation.buffer.leak();
         }
     }
 }
 
-fn completion(entry: &cqueue::Entry, sends: &mut Slots<InFlight>) -> Option<Completion> {
-    let tag = entry.user_data();
-    let low = tag & ((1 << KEY_BITS) - 1);
-    match Kind::of(tag)? {
-        Kind::Accept => Some(Completion::Accepted {
-            listener: u32::try_from(low).ok()?,
-            result: outcome(entry.result()).map(|fd| {
-                // SAFETY: the kernel has just made this descriptor for us and told nobody else.
-                unsafe { OwnedFd::from_raw_fd(fd) }
-            }),
-            armed: entry.flags() & MORE != 0,
+fn accepted(entry: &cqueue::Entry, listener: u64) -> Option<Completion> {
+    Some(Completion::Accepted {
+        listener: u32::try_from(listener).ok()?,
+        result: outcome(entry.result()).map(|fd| {
+            // SAFETY: the kernel has just made this descriptor for us and told nobody else.
+            unsafe { OwnedFd::from_raw_fd(fd) }
         }),
-        Kind::Readable => Some(Completion::Readable(Key(low))),
-        Kind::Send => {
-            let InFlight {
-                connection,
-                buffer,
-                from,
-            } = sends.remove(Key(low))?;
-            let result = outcome(entry.result()).map(|n| usize::try_from(n).unwrap_or(0));
-            Some(Completion::Sent {
-                connection,
-                buffer,
-                from,
-                result,
-            })
-        }
-        // The shard is awake, and looks at all its inputs.
-        Kind::Bell => None,
-    }
+        armed: entry.flags() & MORE != 0,
+    })
+}
+
+fn sent(entry: &cqueue::Entry, operation: Option<InFlight>) -> Option<Completion> {
+    let InFlight {
+        connection,
+        buffer,
+        from,
+    } = operation?;
+    Some(Completion::Sent {
+        connection,
+        buffer,
+        from,
+        result: outcome(entry.result()).map(|n| usize::try_from(n).unwrap_or(0)),
+    })
+}
+
+fn received(entry: &cqueue::Entry, operation: Option<InFlight>) -> Option<Completion> {
+    let InFlight {
+        connection, buffer, ..
+    } = operation?;
+    Some(Completion::Received {
+        connection,
+        buffer,
+        result: outcome(entry.result()).map(|n| usize::try_from(n).unwrap_or(0)),
+    })
 }
 
 fn outcome(result: i32) -> io::Result<i32> {

@@ -27,6 +27,11 @@ impl EventFd {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
+    /// Another descriptor of the same counter.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
     /// Waits until it has been signalled, and clears it.
     #[cfg(test)]
     pub(crate) fn wait(&self) {

@@ -1,6 +1,6 @@
-//! More clients than the node may have descriptors: what log, index and state store need is kept
-//! for them; those that are there go on working, those that are too many are refused, and come in
-//! when somebody has left.
+//! More clients than the node may have descriptors: they take none when they are at home. Only
+//! those that have not sent their CONNECT do; what log, index and state store need is kept for
+//! them, and newcomers are refused until somebody has left the door.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -13,6 +13,8 @@ use crate::node::{Broker, DEADLINE, Node};
 
 /// Descriptors that the node may have.
 const LIMIT: usize = 160;
+/// Clients that a node with so few descriptors holds.
+const MANY: usize = 1_000;
 /// Clients that leave to make room.
 const SOME: usize = 8;
 /// Messages of 64 KiB: segments of 16, 32 and 64 MiB are filled, and the next one is begun.
@@ -51,15 +53,31 @@ fn try_connect(number: usize, node: &Node) -> Option<Client> {
     }
 }
 
-/// Connects clients until one is refused.
-fn crowd_in(node: &Node) -> Vec<Client> {
+/// Connections without a CONNECT, until a client is refused.
+fn crowd_at_door(node: &Node) -> Vec<Client> {
     let mut crowd = Vec::new();
-    while let Some(client) = try_connect(crowd.len(), node) {
-        crowd.push(client);
+    loop {
+        match try_connect(0, node) {
+            Some(client) => client.disconnect(),
+            None => break,
+        }
+        crowd.push(Dial::silent(Version::V5, node));
         assert!(crowd.len() < LIMIT, "the limit of descriptors is not kept");
     }
-    println!("{} clients fill {LIMIT} descriptors", crowd.len());
+    println!("{} connections fill {LIMIT} descriptors", crowd.len());
     crowd
+}
+
+/// Tries to connect until somebody is let in.
+fn come_in(number: usize, node: &Node) -> Client {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(client) = try_connect(number, node) {
+            return client;
+        }
+        assert!(Instant::now() < end, "nobody is let in");
+        std::thread::park_timeout(PAUSE);
+    }
 }
 
 /// A node with few descriptors.
@@ -71,6 +89,37 @@ fn limited() -> Node {
 }
 
 #[test]
+fn descriptors_do_not_bound_the_clients() {
+    if Broker::chosen() != Broker::Corelane {
+        return;
+    }
+    let mut node = limited();
+    let mut subscriber = Dial::durable(Version::V5, "subscriber").connect(&node);
+    subscriber.subscribe("crowd/#", QoS::ExactlyOnce);
+    let mut crowd: Vec<_> = (0..MANY).map(|number| come_in(number, &node)).collect();
+    let open = descriptors(&node);
+    assert!(open + 8 <= LIMIT, "{open} descriptors are open");
+    for (number, client) in crowd.iter_mut().enumerate() {
+        let topic = format!("crowd/{number}");
+        client.publish(&topic, "text", QoS::AtLeastOnce);
+        subscriber.expect(&topic, "text", QoS::AtLeastOnce);
+    }
+    // Those that leave leave nothing behind.
+    for (number, client) in crowd.drain(..MANY / 2).enumerate() {
+        if number % 2 == 0 {
+            client.disconnect();
+        }
+    }
+    crowd.extend((0..MANY / 2).map(|number| come_in(MANY + number, &node)));
+    for client in &mut crowd {
+        client.ping();
+    }
+    let again = descriptors(&node);
+    assert!(again <= open, "{again} descriptors are open, {open} before");
+    assert!(node.terminate().success());
+}
+
+#[test]
 fn without_descriptors_clients_stay_and_newcomers_are_refused() {
     if Broker::chosen() != Broker::Corelane {
         return;
@@ -79,8 +128,8 @@ fn without_descriptors_clients_stay_and_newcomers_are_refused() {
     let mut subscriber = Dial::durable(Version::V5, "subscriber").connect(&node);
     subscriber.subscribe("crowd/#", QoS::ExactlyOnce);
     let mut publisher = Dial::clean(Version::V5, "publisher").connect(&node);
-    let mut crowd = crowd_in(&node);
-    assert!(crowd.len() > LIMIT / 2, "{} clients", crowd.len());
+    let mut crowd = crowd_at_door(&node);
+    assert!(crowd.len() > LIMIT / 4, "{} connections", crowd.len());
     let open = descriptors(&node);
     assert!(open + 8 <= LIMIT, "{open} descriptors are open");
     for number in 0..50 {
@@ -98,28 +147,9 @@ fn without_descriptors_clients_stay_and_newcomers_are_refused() {
         publisher.publish(&topic, "text", qos);
         subscriber.expect(&topic, "text", qos);
     }
-    for client in &mut crowd {
-        client.ping();
-    }
-    let full = crowd.len();
-    for client in crowd.drain(..SOME) {
-        client.disconnect();
-    }
-    // As many as have left come in, and no more.
-    let end = Instant::now() + DEADLINE;
-    for number in 0..SOME {
-        let newcomer = loop {
-            match try_connect(LIMIT + number, &node) {
-                Some(client) => break client,
-                None => assert!(Instant::now() < end, "newcomer {number}"),
-            }
-            std::thread::park_timeout(PAUSE);
-        };
-        crowd.push(newcomer);
-    }
-    assert!(try_connect(2 * LIMIT, &node).is_none());
-    assert_eq!(crowd.len(), full);
-    for client in &mut crowd {
+    drop(crowd.drain(..SOME));
+    let mut newcomers: Vec<_> = (0..2 * SOME).map(|number| come_in(number, &node)).collect();
+    for client in &mut newcomers {
         client.ping();
     }
     assert!(node.terminate().success());
@@ -137,22 +167,12 @@ fn without_descriptors_for_clients_the_log_goes_on() {
     first.subscribe("crowd/#", QoS::AtLeastOnce);
     first.disconnect();
     let mut pressure = Pressure::new("crowd/all", &node);
-    let mut crowd = crowd_in(&node);
+    let crowd = crowd_at_door(&node);
     assert_eq!(pressure.publish_upto(MESSAGES), End::Enough);
     let found = segments(&node);
     assert!(found >= 4, "{found} segments");
-    for client in &mut crowd {
-        client.ping();
-    }
-    // The segments have taken from the clients' share: the one who comes back is refused, until
-    // enough others have left.
-    assert!(try_connect(LIMIT, &node).is_none());
     drop(crowd);
-    let end = Instant::now() + DEADLINE;
-    while try_connect(LIMIT, &node).is_none() {
-        assert!(Instant::now() < end, "nobody is let in");
-        std::thread::park_timeout(PAUSE);
-    }
+    come_in(LIMIT, &node).disconnect();
     node.crash_and_restart();
     let mut absent = absent.connect(&node);
     assert!(absent.welcome().session_present);

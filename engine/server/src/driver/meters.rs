@@ -3,7 +3,7 @@
 use super::Driver;
 use crate::machine::{Machine, Meter};
 
-const GAUGES: [(&str, &str); 9] = [
+const GAUGES: [(&str, &str); 10] = [
     (
         "sockets",
         "Client sockets, those without a CONNECT included",
@@ -26,11 +26,12 @@ const GAUGES: [(&str, &str); 9] = [
     ),
     (
         "sockets_max",
-        "Client sockets of all shards that the limit of descriptors allows",
+        "Client sockets of all shards at the door that the limit of descriptors allows",
     ),
+    ("rings", "io_uring instances for client sockets"),
 ];
 
-const COUNTERS: [(&str, &str); 12] = [
+const COUNTERS: [(&str, &str); 13] = [
     ("turns", "Turns of the shard"),
     ("accepted", "Connections accepted"),
     (
@@ -49,6 +50,10 @@ const COUNTERS: [(&str, &str); 12] = [
         "connections_refused_descriptors",
         "Connections refused because the limit of descriptors was reached",
     ),
+    (
+        "direct_descriptor_failures",
+        "Client sockets that no ring could take and that cost a descriptor",
+    ),
 ];
 
 impl<M: Machine> Driver<M> {
@@ -66,6 +71,7 @@ impl<M: Machine> Driver<M> {
             self.mesh.queued(),
             self.machine.open_files(),
             usize::try_from(self.shared.descriptors().sockets_max()).unwrap_or(usize::MAX),
+            self.net.rings().len(),
         ];
         let counters = [
             self.shared.turns(self.shard),
@@ -80,6 +86,7 @@ impl<M: Machine> Driver<M> {
             net.sends,
             self.mesh.full(),
             self.refusals.count,
+            self.net.rings().failures(),
         ];
         for ((name, help), value) in GAUGES.into_iter().zip(gauges) {
             visit(
