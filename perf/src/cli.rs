@@ -27,6 +27,12 @@ pub enum Command {
     Fanin(FaninArgs),
     /// Few publishers to many subscribers; every subscriber hears every publisher.
     Fanout(FanoutArgs),
+    /// As many clients as memory holds, in several processes: connect, subscribe, get one message
+    /// each; some are cut and come back.
+    Crowd(CrowdArgs),
+    /// The process that some of the clients of `crowd` live in.
+    #[command(hide = true)]
+    CrowdPart(CrowdPartArgs),
     /// A minimal MQTT server that swallows (or relays) messages, to measure the generator itself.
     Sink(SinkArgs),
     /// The queue index and the log, without a broker, against what they replace.
@@ -251,6 +257,82 @@ pub struct FanoutArgs {
     /// Subscribe with one wildcard filter instead of one exact filter per topic.
     #[arg(long)]
     pub wildcard: bool,
+}
+
+/// `crowd`.
+#[derive(Clone, Debug, Args)]
+pub struct CrowdArgs {
+    /// Address of the broker: an IP address.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: IpAddr,
+    /// Port of the broker.
+    #[arg(long, default_value_t = 1883)]
+    pub port: u16,
+    /// Process id of the broker, whose CPU time and memory are measured.
+    #[arg(long)]
+    pub server_pid: u32,
+    /// Clients.
+    #[arg(long, default_value_t = 100_000, value_parser = value_parser!(u32).range(1..=2_500_000))]
+    pub clients: u32,
+    /// Of these, how many are cut and come back; a tenth unless given.
+    #[arg(long)]
+    pub cut: Option<u32>,
+    /// Clients of one process, which has one source address: 127.0.0.2 and the next ones.
+    #[arg(long, default_value_t = 10_000, value_parser = value_parser!(u32).range(1..=14_000))]
+    pub per_process: u32,
+    /// Connections at most between connect and SUBACK, of one process; four connect at a time.
+    #[arg(long, default_value_t = 256, value_parser = value_parser!(u32).range(1..))]
+    pub connecting: u32,
+    /// Messages at most on their way.
+    #[arg(long, default_value_t = 4_000, value_parser = value_parser!(u16).range(1..))]
+    pub outstanding: u16,
+    /// How long all connections are held before the first message, seconds.
+    #[arg(long, default_value_t = 5.0, value_parser = parse_seconds)]
+    pub hold: f64,
+    /// How long nothing may happen before the run is given up, seconds.
+    #[arg(long, default_value_t = 60.0, value_parser = parse_seconds)]
+    pub patience: f64,
+    /// Durable sessions instead of clean ones; they stay on the broker.
+    #[arg(long)]
+    pub durable: bool,
+    /// Client ids and topics are this, a dash and a number.
+    #[arg(long, default_value = "crowd")]
+    pub client_prefix: String,
+    /// Write the result as JSON to this file.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// No progress lines on stderr.
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// `crowd-part`: see [`CrowdArgs`].
+#[derive(Clone, Debug, Args)]
+pub struct CrowdPartArgs {
+    /// Address of the broker.
+    #[arg(long)]
+    pub host: IpAddr,
+    /// Port of the broker.
+    #[arg(long)]
+    pub port: u16,
+    /// Number of the first client.
+    #[arg(long)]
+    pub first: u32,
+    /// Clients.
+    #[arg(long)]
+    pub clients: u32,
+    /// Connects from 127.0.0.2 and so many behind it.
+    #[arg(long)]
+    pub source: u8,
+    /// Connections at most between connect and SUBACK.
+    #[arg(long)]
+    pub connecting: u32,
+    /// Durable sessions instead of clean ones.
+    #[arg(long)]
+    pub durable: bool,
+    /// Client ids and topics are this, a dash and a number.
+    #[arg(long)]
+    pub client_prefix: String,
 }
 
 /// `sink`.

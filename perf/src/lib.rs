@@ -8,6 +8,7 @@
 //! disorder, and
 //! `latency` the delay since the time it was due (`schedule`). `packet` and `control_packet` are
 //! all that knows MQTT. `sink` is a minimal server that shows what the generator itself costs.
+//! `crowd` holds as many connections as memory allows.
 //! `storage` measures the index and the log by themselves, beside what they replace.
 
 mod assemble;
@@ -16,6 +17,7 @@ mod cli;
 mod closing;
 mod connection;
 mod control_packet;
+mod crowd;
 mod delivery;
 mod error;
 mod handshake;
@@ -39,12 +41,13 @@ mod worker;
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 pub use cli::{
-    Cli, Command, ConnArgs, FaninArgs, FanoutArgs, LoadArgs, MqttVersion, P2pArgs, Part, SinkArgs,
-    StorageArgs, TargetArgs,
+    Cli, Command, ConnArgs, CrowdArgs, CrowdPartArgs, FaninArgs, FanoutArgs, LoadArgs, MqttVersion,
+    P2pArgs, Part, SinkArgs, StorageArgs, TargetArgs,
 };
 pub use error::BenchError;
 pub use latency::LatencySummary;
@@ -70,19 +73,27 @@ pub fn execute(cli: &Cli) -> Result<ExitCode, BenchError> {
         print(&storage::run(args)?)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Command::CrowdPart(args) = &cli.command {
+        crowd::run_part(args)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Command::Crowd(args) = &cli.command {
+        let report = crowd::run(args)?;
+        print(&report.to_string())?;
+        write_json(args.json.as_deref(), &report)?;
+        let code = if report.is_faultless() {
+            0
+        } else {
+            EXIT_FAULTS
+        };
+        return Ok(ExitCode::from(code));
+    }
     let Some(settings) = settings::Settings::parse(&cli.command)? else {
         return Ok(ExitCode::SUCCESS);
     };
     let report = runner::run(&settings)?;
     print(&report.to_string())?;
-    if let Some(path) = &settings.target.json {
-        let output = |source| BenchError::Output {
-            path: path.clone(),
-            source,
-        };
-        let text = serde_json::to_string_pretty(&report).map_err(|error| output(error.into()))?;
-        std::fs::write(path, text + "\n").map_err(output)?;
-    }
+    write_json(settings.target.json.as_deref(), &report)?;
     let is_strict = settings.load.as_ref().is_some_and(|load| load.strict);
     let is_faultless = report
         .messages
@@ -97,14 +108,27 @@ pub fn execute(cli: &Cli) -> Result<ExitCode, BenchError> {
 /// Makes one run and returns its result, without printing it.
 ///
 /// # Errors
-/// `Options` for `sink` and `storage`, which make no report; otherwise as [`execute`].
+/// `Options` for `sink`, `storage` and `crowd`, which make no such report; otherwise as
+/// [`execute`].
 pub fn measure(command: &Command) -> Result<Report, BenchError> {
     match settings::Settings::parse(command)? {
         Some(settings) => runner::run(&settings),
         None => Err(BenchError::Options(
-            "`sink` and `storage` have no report".to_owned(),
+            "`sink`, `storage` and `crowd` have no report of messages".to_owned(),
         )),
     }
+}
+
+fn write_json<T: serde::Serialize>(path: Option<&Path>, report: &T) -> Result<(), BenchError> {
+    let Some(path) = path else {
+        return Ok(());
+    };
+    let output = |source| BenchError::Output {
+        path: path.to_owned(),
+        source,
+    };
+    let text = serde_json::to_string_pretty(report).map_err(|error| output(error.into()))?;
+    std::fs::write(path, text + "\n").map_err(output)
 }
 
 fn print(text: &str) -> Result<(), BenchError> {

@@ -88,7 +88,9 @@ impl Settings {
     /// `Options` for values that don't fit together, `Host` for an address that doesn't resolve.
     pub(crate) fn parse(command: &Command) -> Result<Option<Self>, BenchError> {
         let (scenario, target, load, hold) = match command {
-            Command::Sink(_) | Command::Storage(_) => return Ok(None),
+            Command::Sink(_) | Command::Storage(_) | Command::Crowd(_) | Command::CrowdPart(_) => {
+                return Ok(None);
+            }
             Command::Conn(a) => (
                 Scenario::Conn { clients: a.clients },
                 &a.target,
