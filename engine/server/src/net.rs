@@ -43,10 +43,8 @@ pub(crate) enum Phase {
 struct Connection {
     link: Link,
     layer: Layers,
-    /// Bytes from a packet boundary on that are not a whole packet.
-    partial: Vec<u8>,
-    /// Bytes behind the running send.
-    queued: Vec<u8>,
+    /// Bytes that wait; none of an idle connection.
+    waiting: Option<Box<Waiting>>,
     /// Bytes that the socket has not taken yet.
     backlog: usize,
     phase: Phase,
@@ -56,7 +54,44 @@ struct Connection {
     sending: Option<Key>,
 }
 
+/// Bytes of a connection that wait for others.
+#[derive(Default)]
+struct Waiting {
+    /// From a packet boundary on, not a whole packet.
+    partial: Vec<u8>,
+    /// Behind the running send.
+    queued: Vec<u8>,
+}
+
 impl Connection {
+    fn take_partial(&mut self) -> Vec<u8> {
+        let Some(waiting) = &mut self.waiting else {
+            return Vec::new();
+        };
+        let partial = std::mem::take(&mut waiting.partial);
+        if waiting.queued.is_empty() {
+            self.waiting = None;
+        }
+        partial
+    }
+
+    fn put_partial(&mut self, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.waiting.get_or_insert_default().partial = bytes;
+        }
+    }
+
+    fn take_queued(&mut self) -> Vec<u8> {
+        let Some(waiting) = &mut self.waiting else {
+            return Vec::new();
+        };
+        let queued = std::mem::take(&mut waiting.queued);
+        if waiting.partial.is_empty() {
+            self.waiting = None;
+        }
+        queued
+    }
+
     const fn is_idle(&self) -> bool {
         !self.watched && !self.receiving && self.sending.is_none()
     }
@@ -153,17 +188,17 @@ impl Net {
             Phase::Home => self.rings.install(socket),
             Phase::Door | Phase::Draining | Phase::Shut => Link::Plain(socket),
         };
-        let connection = Connection {
+        let mut connection = Connection {
             link,
             layer: None,
-            partial: bytes,
-            queued: Vec::new(),
+            waiting: None,
             backlog: 0,
             phase,
             watched: false,
             receiving: false,
             sending: None,
         };
+        connection.put_partial(bytes);
         let kept = self.connections.insert(connection);
         kept.map_err(|refused| self.rings.close(&refused.link)).ok()
     }
@@ -182,13 +217,11 @@ impl Net {
     /// Takes a connection out of the door, to go to another shard. It must not be watched or
     /// sending.
     pub(crate) fn leave(&mut self, key: Key) -> Option<Handover> {
-        let connection = self.connections.remove(key)?;
+        let mut connection = self.connections.remove(key)?;
         assert!(connection.is_idle(), "an operation is left behind");
+        let bytes = connection.take_partial();
         match connection.link {
-            Link::Plain(socket) => Some(Handover {
-                socket,
-                bytes: connection.partial,
-            }),
+            Link::Plain(socket) => Some(Handover { socket, bytes }),
             // Invariant: only a connection at the door leaves, and those are plain.
             Link::Direct { .. } => unreachable!("a connection leaves its home"),
         }
@@ -197,9 +230,7 @@ impl Net {
     /// The bytes that wait for the rest of their packet; the caller puts them back.
     pub(crate) fn take_partial(&mut self, key: Key) -> Vec<u8> {
         let connection = self.connections.get_mut(key);
-        connection
-            .map(|c| std::mem::take(&mut c.partial))
-            .unwrap_or_default()
+        connection.map(Connection::take_partial).unwrap_or_default()
     }
 
     /// Keeps bytes until more have come. Nothing is kept of a connection that is closing.
@@ -207,7 +238,7 @@ impl Net {
         if let Some(connection) = self.connections.get_mut(key)
             && matches!(connection.phase, Phase::Door | Phase::Home)
         {
-            connection.partial = bytes;
+            connection.put_partial(bytes);
         }
     }
 
@@ -352,7 +383,8 @@ impl Net {
         };
         connection.backlog += bytes.len();
         if connection.sending.is_some() {
-            connection.queued.extend_from_slice(&bytes);
+            let waiting = connection.waiting.get_or_insert_default();
+            waiting.queued.extend_from_slice(&bytes);
         } else if !bytes.is_empty() {
             self.counters.sends += 1;
             connection.sending = self.rings.send(key, &connection.link, bytes, 0);
@@ -391,7 +423,7 @@ impl Net {
             connection.sending = self.rings.send(key, &connection.link, buffer, rest);
             None
         } else {
-            let queued = std::mem::take(&mut connection.queued);
+            let queued = connection.take_queued();
             connection.backlog -= queued.len();
             self.send_wire(key, queued);
             Some(buffer)
@@ -416,7 +448,7 @@ impl Net {
             return false;
         }
         connection.phase = Phase::Draining;
-        connection.partial = Vec::new();
+        connection.take_partial();
         let draining = connection.backlog > 0;
         if !draining {
             self.shut(key);
@@ -431,8 +463,7 @@ impl Net {
         };
         if connection.phase != Phase::Shut {
             connection.phase = Phase::Shut;
-            connection.partial = Vec::new();
-            connection.queued = Vec::new();
+            connection.waiting = None;
             if connection.watched {
                 self.rings.unwatch(key, &connection.link);
             }

@@ -85,7 +85,7 @@ pub struct Session {
 impl Session {
     /// A new session without subscriptions.
     #[must_use]
-    pub const fn new(id: u64, client_id: Arc<str>, expiry_s: u32, window: Window) -> Self {
+    pub fn new(id: u64, client_id: Arc<str>, expiry_s: u32, window: Window) -> Self {
         Self {
             id,
             client_id,

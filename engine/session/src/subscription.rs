@@ -1,6 +1,5 @@
 //! What a session subscribed to.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine_mqtt::QoS;
@@ -126,11 +125,19 @@ impl Grant {
     }
 }
 
-/// All subscriptions of a session.
+/// All subscriptions of a session, in the order of their filters. Most sessions have one or two, so
+/// the first needs no allocation.
 #[derive(Default, Debug)]
 pub struct Subscriptions {
-    exact: BTreeMap<Arc<str>, Arc<Subscription>>,
-    wildcard: BTreeMap<Arc<str>, Arc<Subscription>>,
+    exact: Sorted,
+    wildcard: Sorted,
+}
+
+type Sorted = SmallVec<[Arc<Subscription>; 1]>;
+
+/// Where the subscription to a filter is, or would be.
+fn place(all: &Sorted, filter: &str) -> Result<usize, usize> {
+    all.binary_search_by(|one| (*one.filter).cmp(filter))
 }
 
 /// Whether a filter has wildcards.
@@ -142,10 +149,10 @@ pub fn is_wildcard(filter: &str) -> bool {
 impl Subscriptions {
     /// None.
     #[must_use]
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self {
-            exact: BTreeMap::new(),
-            wildcard: BTreeMap::new(),
+            exact: SmallVec::new(),
+            wildcard: SmallVec::new(),
         }
     }
 
@@ -161,32 +168,56 @@ impl Subscriptions {
         self.len() == 0
     }
 
+    fn of(&self, filter: &str) -> &Sorted {
+        if is_wildcard(filter) {
+            &self.wildcard
+        } else {
+            &self.exact
+        }
+    }
+
+    fn of_mut(&mut self, filter: &str) -> &mut Sorted {
+        if is_wildcard(filter) {
+            &mut self.wildcard
+        } else {
+            &mut self.exact
+        }
+    }
+
     /// The subscription to exactly this filter.
     #[must_use]
     pub fn find(&self, filter: &str) -> Option<&Arc<Subscription>> {
-        self.exact.get(filter).or_else(|| self.wildcard.get(filter))
+        let all = self.of(filter);
+        all.get(place(all, filter).ok()?)
     }
 
     /// Adds or replaces a subscription; returns the one replaced.
     pub fn insert(&mut self, subscription: Arc<Subscription>) -> Option<Arc<Subscription>> {
-        let map = if is_wildcard(&subscription.filter) {
-            &mut self.wildcard
-        } else {
-            &mut self.exact
-        };
-        map.insert(Arc::clone(&subscription.filter), subscription)
+        let all = self.of_mut(&subscription.filter);
+        match place(all, &subscription.filter) {
+            Ok(at) => all
+                .get_mut(at)
+                .map(|one| std::mem::replace(one, subscription)),
+            Err(at) => {
+                all.insert(at, subscription);
+                None
+            }
+        }
     }
 
     /// Removes the subscription to exactly this filter.
     pub fn remove(&mut self, filter: &str) -> Option<Arc<Subscription>> {
-        self.exact
-            .remove(filter)
-            .or_else(|| self.wildcard.remove(filter))
+        let all = self.of_mut(filter);
+        let removed = place(all, filter).ok().map(|at| all.remove(at));
+        if all.is_empty() {
+            all.shrink_to_fit();
+        }
+        removed
     }
 
     /// All of them, exact ones first.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Subscription>> {
-        self.exact.values().chain(self.wildcard.values())
+        self.exact.iter().chain(&self.wildcard)
     }
 
     /// How this session wants a publication; `None`: not at all. One record is matched once against
@@ -194,8 +225,9 @@ impl Subscriptions {
     #[must_use]
     pub fn grant(&self, session: u64, topic: &str, at: Address, publisher: u64) -> Option<Grant> {
         let mut found = None;
-        let exact = self.exact.get(topic).into_iter();
-        let wildcard = self.wildcard.values().filter(|s| matches(&s.filter, topic));
+        let exact = place(&self.exact, topic).ok();
+        let exact = exact.and_then(|at| self.exact.get(at)).into_iter();
+        let wildcard = self.wildcard.iter().filter(|s| matches(&s.filter, topic));
         for subscription in exact.chain(wildcard) {
             let own = subscription.no_local && publisher == session;
             if subscription.covers(at) && !own {
@@ -208,6 +240,11 @@ impl Subscriptions {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
     use crate::address::LogId;
 
@@ -227,6 +264,30 @@ mod tests {
         Address {
             log: LogId(0),
             offset: LogOffset(offset),
+        }
+    }
+
+    proptest! {
+        /// Against two maps.
+        #[test]
+        fn behaves_as_a_map_with_exact_filters_first(
+            steps in vec((any::<bool>(), 0_u8..6, any::<bool>(), 1_u32..5), 0..40),
+        ) {
+            let mut all = Subscriptions::new();
+            let mut model = BTreeMap::new();
+            for (inserts, name, wild, id) in steps {
+                let filter = format!("{name}{}", if wild { "/+" } else { "" });
+                let key = (wild, filter.clone());
+                if inserts {
+                    let new = subscription(&filter, QoS::AtLeastOnce, id, 0);
+                    prop_assert_eq!(all.insert(Arc::clone(&new)), model.insert(key, new));
+                } else {
+                    prop_assert_eq!(all.remove(&filter), model.remove(&key));
+                }
+                prop_assert_eq!(all.find(&filter), model.get(&(wild, filter.clone())));
+                prop_assert!(all.iter().eq(model.values()));
+                prop_assert_eq!(all.len(), model.len());
+            }
         }
     }
 

@@ -244,7 +244,12 @@ impl Window {
             .deliveries
             .iter()
             .position(|delivery| delivery.packet_id == packet_id)?;
-        self.deliveries.remove(at)
+        let closed = self.deliveries.remove(at);
+        if self.deliveries.is_empty() {
+            // An idle session keeps no buffer.
+            self.deliveries = VecDeque::new();
+        }
+        closed
     }
 }
 

@@ -84,7 +84,7 @@ impl Shard {
     /// QoS 0 publications that waited for retained messages.
     fn send_held(&mut self, index: u32) {
         self.clients[index].held_bytes = 0;
-        for message in std::mem::take(&mut self.clients[index].held) {
+        for message in self.clients[index].held.take() {
             let Ok(body) = message.parts() else { continue };
             let session = &self.clients[index].session;
             let at = message.address;

@@ -180,8 +180,11 @@ impl Shard {
             census.holds += usize::from(client.holds);
             census.held += client.held.len();
             census.held_bytes_most = census.held_bytes_most.max(client.held_bytes);
-            census.resends +=
-                client.resend.len() + client.resend_reads.len() + client.fetched.len();
+            census.resends += client.resend.len()
+                + client
+                    .refetch
+                    .as_ref()
+                    .map_or(0, |refetch| refetch.reads.len() + refetch.messages.len());
             census.retained_jobs += client.retained.len();
         }
     }

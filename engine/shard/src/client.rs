@@ -7,6 +7,7 @@ use engine_session::{Address, Message, Session, Will};
 
 use crate::alias::Aliases;
 use crate::port::ConnectionId;
+use crate::rare_queue::RareQueue;
 
 /// Names a session over time: an index may be used again, a session id never is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -23,36 +24,42 @@ pub(crate) struct Client {
     /// Reasons not to send new publications now: retained messages or a resend come first.
     pub(crate) holds: u16,
     /// QoS 0 publications that wait for the holds to end.
-    pub(crate) held: VecDeque<Message>,
+    pub(crate) held: RareQueue<Message>,
     pub(crate) held_bytes: usize,
     /// In flight from an earlier connection, to be sent again in order.
-    pub(crate) resend: VecDeque<(u16, Option<Message>)>,
-    /// Reads of what is to be sent again.
-    pub(crate) resend_reads: BTreeSet<u64>,
-    /// What they brought.
-    pub(crate) fetched: BTreeMap<Address, Message>,
+    pub(crate) resend: RareQueue<(u16, Option<Message>)>,
+    /// What is to be sent again is being read.
+    pub(crate) refetch: Option<Box<Refetch>>,
     /// Retained messages to be delivered, first come first served.
-    pub(crate) retained: VecDeque<RetainedJob>,
+    pub(crate) retained: RareQueue<RetainedJob>,
     /// It is in the queue of sessions to pump.
     pub(crate) queued: bool,
     /// The will of the present connection.
-    pub(crate) will: Option<Will>,
+    pub(crate) will: Option<Box<Will>>,
     /// When an offline session ends, monotonic milliseconds.
     pub(crate) expires_ms: u64,
 }
 
+/// Records of deliveries in flight that are being read.
+#[derive(Default, Debug)]
+pub(crate) struct Refetch {
+    /// The reads that are underway.
+    pub(crate) reads: BTreeSet<u64>,
+    /// What the others brought.
+    pub(crate) messages: BTreeMap<Address, Message>,
+}
+
 impl Client {
-    pub(crate) const fn new(session: Session) -> Self {
+    pub(crate) fn new(session: Session) -> Self {
         Self {
             session,
             connection: None,
             holds: 0,
-            held: VecDeque::new(),
+            held: RareQueue::new(),
             held_bytes: 0,
-            resend: VecDeque::new(),
-            resend_reads: BTreeSet::new(),
-            fetched: BTreeMap::new(),
-            retained: VecDeque::new(),
+            resend: RareQueue::new(),
+            refetch: None,
+            retained: RareQueue::new(),
             queued: false,
             will: None,
             expires_ms: u64::MAX,

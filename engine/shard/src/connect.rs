@@ -168,7 +168,7 @@ impl Shard {
         if let Some(mut will) = will {
             will.session = client.session.id;
             self.store_will(&client_id, &will);
-            self.clients[index].will = Some(will);
+            self.clients[index].will = Some(Box::new(will));
         }
         let filters: Vec<_> = self.clients[index]
             .session

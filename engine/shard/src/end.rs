@@ -99,8 +99,7 @@ impl Shard {
         client.held_bytes = 0;
         client.resend.clear();
         client.retained.clear();
-        client.resend_reads.clear();
-        client.fetched.clear();
+        client.refetch = None;
         self.leave_filters(index);
         self.end_will(index, abnormal);
         if !self.clients[index].session.is_durable() {
@@ -212,7 +211,7 @@ impl Shard {
         }
         let delay_s = will.delay_s.min(client.session.expiry_s);
         let session = will.session;
-        self.wills.insert(Arc::clone(&client_id), will);
+        self.wills.insert(Arc::clone(&client_id), *will);
         if delay_s == 0 {
             self.due_wills.push(client_id);
         } else {

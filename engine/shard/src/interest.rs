@@ -7,6 +7,7 @@ use engine_mqtt::QoS;
 use engine_session::{Subscription, is_wildcard};
 use engine_topic::{Change, FilterId};
 use foldhash::fast::FixedState;
+use smallvec::SmallVec;
 
 use crate::census::Census;
 use crate::port::ShardId;
@@ -27,12 +28,15 @@ pub(crate) struct Member {
     pub(crate) subscription: Arc<Subscription>,
 }
 
+/// The online sessions of a filter; mostly one.
+pub(crate) type Members = SmallVec<[Member; 1]>;
+
 /// The shard's filters.
 #[derive(Debug)]
 pub(crate) struct Interest {
     shard: ShardId,
     wanted: HashMap<Arc<str>, Wanted, FixedState>,
-    members: HashMap<FilterId, Vec<Member>, FixedState>,
+    members: HashMap<FilterId, Members, FixedState>,
 }
 
 /// What one more or one less session changes about a filter.
@@ -98,7 +102,7 @@ impl Interest {
     pub(crate) fn count(&self, census: &mut Census) {
         census.wanted_filters = self.wanted.len();
         census.online_filters = self.members.len();
-        census.members = self.members.values().map(Vec::len).sum();
+        census.members = self.members.values().map(SmallVec::len).sum();
     }
 
     /// All filters with their present state.
@@ -132,11 +136,11 @@ impl Interest {
     }
 
     /// The online sessions of a filter, lent out: give them back by [`Self::give_back`].
-    pub(crate) fn lend(&mut self, id: FilterId) -> Option<Vec<Member>> {
+    pub(crate) fn lend(&mut self, id: FilterId) -> Option<Members> {
         self.members.get_mut(&id).map(std::mem::take)
     }
 
-    pub(crate) fn give_back(&mut self, id: FilterId, members: Vec<Member>) {
+    pub(crate) fn give_back(&mut self, id: FilterId, members: Members) {
         if let Some(place) = self.members.get_mut(&id) {
             *place = members;
         }

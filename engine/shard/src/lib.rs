@@ -39,6 +39,7 @@ mod packets;
 mod persist;
 mod port;
 mod publish;
+mod rare_queue;
 mod reads;
 mod reply;
 mod resend;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use engine_mqtt::ReasonCode;
 use engine_session::{LogId, LogOffset, Phase};
 
-use crate::client::ClientKey;
+use crate::client::{ClientKey, Refetch};
 use crate::port::{ReadAnswer, ReadRequest, Store};
 use crate::reads::Purpose;
 use crate::reply::OutAck;
@@ -37,33 +37,38 @@ impl Shard {
             self.line_up(index);
             return;
         }
+        let mut refetch = Box::<Refetch>::default();
         for (log, offsets) in wanted {
             let request = ReadRequest::Fetch { offsets };
             let token = self.read(log, request, Purpose::Resend(key), store);
-            self.clients[index].resend_reads.insert(token);
+            refetch.reads.insert(token);
         }
+        self.clients[index].refetch = Some(refetch);
     }
 
     pub(crate) fn resend_read(&mut self, token: u64, key: ClientKey, answer: ReadAnswer) {
         let Some(client) = self.client(key) else {
             return;
         };
-        if !client.resend_reads.remove(&token) {
+        let Some(refetch) = &mut client.refetch else {
+            return;
+        };
+        if !refetch.reads.remove(&token) {
             return;
         }
         let messages = answer
             .messages
             .into_iter()
             .map(|message| (message.address, message));
-        client.fetched.extend(messages);
-        if client.resend_reads.is_empty() {
+        refetch.messages.extend(messages);
+        if refetch.reads.is_empty() {
             self.line_up(key.index);
         }
     }
 
     fn line_up(&mut self, index: u32) {
         let client = &mut self.clients[index];
-        let fetched = std::mem::take(&mut client.fetched);
+        let fetched = client.refetch.take().unwrap_or_default().messages;
         client.resend = client
             .session
             .window
