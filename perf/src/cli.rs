@@ -295,7 +295,7 @@ pub struct CrowdArgs {
     /// Durable sessions instead of clean ones; they stay on the broker.
     #[arg(long)]
     pub durable: bool,
-    /// Client ids and topics are this, a dash and a number.
+    /// Client ids are this, a dash and a number; topics this, a slash and the number.
     #[arg(long, default_value = "crowd")]
     pub client_prefix: String,
     /// Write the result as JSON to this file.
@@ -330,7 +330,7 @@ pub struct CrowdPartArgs {
     /// Durable sessions instead of clean ones.
     #[arg(long)]
     pub durable: bool,
-    /// Client ids and topics are this, a dash and a number.
+    /// Client ids are this, a dash and a number; topics this, a slash and the number.
     #[arg(long)]
     pub client_prefix: String,
 }

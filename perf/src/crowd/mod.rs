@@ -39,9 +39,13 @@ const LOOK: Duration = Duration::from_millis(2);
 /// Bytes that are left to the rest of the machine: a run stops before it takes those.
 const SPARED_BYTES: u64 = 2 << 30;
 
-/// The topic of client number `number`; its client id too.
-fn name(prefix: &str, number: u32) -> String {
+/// The client id of client number `number`; with a slash instead, its topic.
+fn client_id(prefix: &str, number: u32) -> String {
     format!("{prefix}-{number:07}")
+}
+
+fn topic(prefix: &str, number: u32) -> String {
+    format!("{prefix}/{number:07}")
 }
 
 /// What a message to client `number` in this round carries: both, big-endian.
@@ -231,7 +235,7 @@ impl Run<'_> {
         let start = self.parts.received();
         let mut patience = Patience::new(self.args.patience);
         for &number in numbers {
-            let topic = name(&self.args.client_prefix, number);
+            let topic = topic(&self.args.client_prefix, number);
             publisher.publish(topic.as_bytes(), &payload(round, number))?;
             while publisher.sent() - publisher.acknowledged() >= u64::from(self.args.outstanding)
                 || publisher.sent_in(round) - (self.parts.received() - start)

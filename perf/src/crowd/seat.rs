@@ -33,8 +33,8 @@ pub(crate) struct Found {
 /// Who a client is and what it waits for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expected<'a> {
-    /// Its topic and client id.
-    pub(crate) name: &'a str,
+    /// Its topic.
+    pub(crate) topic: &'a str,
     /// The content of its message.
     pub(crate) payload: &'a [u8],
     /// Its message has come already.
@@ -56,7 +56,7 @@ pub(crate) fn take(
     while let Some(frame) = scanner.next().map_err(|error| error.to_string())? {
         match frame {
             Frame::Publish(publish) => {
-                let is_mine = publish.topic == expected.name.as_bytes()
+                let is_mine = publish.topic == expected.topic.as_bytes()
                     && publish.payload == expected.payload
                     && publish.qos == 1;
                 if is_mine && !expected.has_received && !found.received {
@@ -72,7 +72,7 @@ pub(crate) fn take(
                 let answer = control_packet::read_from_server(bytes, MqttVersion::V311)?;
                 match (*stage, answer) {
                     (Stage::Greeting, FromServer::Accepted { .. }) => {
-                        let filters = [expected.name.to_owned()];
+                        let filters = [expected.topic.to_owned()];
                         let version = MqttVersion::V311;
                         control_packet::write_subscribe(version, 1, &filters, 1, output)?;
                         *stage = Stage::Subscribing;
@@ -112,7 +112,7 @@ mod tests {
 
     fn taken(mut input: Vec<u8>, has_received: bool) -> (Found, Vec<u8>, usize) {
         let expected = Expected {
-            name: "c-1",
+            topic: "c/1",
             payload: b"mine",
             has_received,
         };
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn its_message_counts_once_and_every_other_is_a_fault() {
-        let mine = message(b"c-1", b"mine");
+        let mine = message(b"c/1", b"mine");
         let (found, output, _) = taken(mine.clone(), false);
         assert!(found.received && found.faults == 0);
         assert_eq!(output, [0x40, 2, 0, 7]);
@@ -132,7 +132,7 @@ mod tests {
             1
         );
         assert_eq!(taken(mine, true).0.faults, 1);
-        for other in [message(b"c-2", b"mine"), message(b"c-1", b"other")] {
+        for other in [message(b"c/2", b"mine"), message(b"c/1", b"other")] {
             let found = taken(other, false).0;
             assert!(!found.received && found.faults == 1);
         }
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_part_of_a_packet_waits_for_the_rest() {
-        let mut part = message(b"c-1", b"mine");
+        let mut part = message(b"c/1", b"mine");
         part.pop();
         let len = part.len();
         assert_eq!(taken(part, false), (Found::default(), Vec::new(), len));

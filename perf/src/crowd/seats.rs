@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::parts::Order;
 use super::seat::{self, Expected, Stage};
-use super::{name, payload};
+use super::{client_id, payload, topic};
 use crate::BenchError;
 use crate::cli::{CrowdPartArgs, MqttVersion};
 use crate::control_packet::{self, ConnectOptions};
@@ -129,7 +129,7 @@ impl<'a> Seats<'a> {
             };
             if ready.token != ORDERS {
                 self.serve(ready)
-                    .map_err(|reason| format!("{}: {reason}", self.name(ready.token)))?;
+                    .map_err(|reason| format!("{}: {reason}", self.client_id(ready.token)))?;
             } else if !self.obey()? {
                 return Ok(false);
             }
@@ -137,8 +137,8 @@ impl<'a> Seats<'a> {
         Ok(true)
     }
 
-    fn name(&self, index: usize) -> String {
-        name(&self.args.client_prefix, self.number(index))
+    fn client_id(&self, index: usize) -> String {
+        client_id(&self.args.client_prefix, self.number(index))
     }
 
     fn number(&self, index: usize) -> u32 {
@@ -173,7 +173,7 @@ impl<'a> Seats<'a> {
     }
 
     fn greet(&mut self, index: usize) -> Result<(), String> {
-        let client_id = self.name(index);
+        let client_id = self.client_id(index);
         let options = ConnectOptions {
             version: MqttVersion::V311,
             client_id: &client_id,
@@ -198,7 +198,7 @@ impl<'a> Seats<'a> {
     }
 
     fn read(&mut self, index: usize) -> Result<(), String> {
-        let name = self.name(index);
+        let topic = topic(&self.args.client_prefix, self.number(index));
         let payload = payload(self.round, self.number(index));
         let Some(seat) = self.seats.get_mut(index) else {
             return Ok(());
@@ -217,7 +217,7 @@ impl<'a> Seats<'a> {
         let mut input = self.partial.remove(&index).unwrap_or_default();
         input.extend_from_slice(buffer.get(..n).unwrap_or_default());
         let expected = Expected {
-            name: &name,
+            topic: &topic,
             payload: &payload,
             has_received: seat.round == self.round,
         };
