@@ -71,6 +71,24 @@ pub(crate) struct Serve {
     /// Serve clients that do not authenticate on addresses beyond loopback
     #[arg(long)]
     allow_anonymous: bool,
+    /// Hours for which messages are kept, 0: no bound [default: 72]
+    #[arg(long, value_name = "HOURS")]
+    retention_hours: Option<u32>,
+    /// Bytes of logs that the node keeps, 0: no bound [default: 0]
+    #[arg(long, value_name = "BYTES")]
+    retention_bytes: Option<u64>,
+    /// Bytes of a log's segment files, at most [default: 268435456]
+    #[arg(long, value_name = "BYTES")]
+    segment_bytes: Option<u64>,
+    /// Disk use from which the oldest messages go [default: 75]
+    #[arg(long, value_name = "PERCENT")]
+    disk_clean_percent: Option<u8>,
+    /// Disk use from which as many go as can [default: 85]
+    #[arg(long, value_name = "PERCENT")]
+    disk_force_percent: Option<u8>,
+    /// Disk use from which publications are refused, 101: never [default: 90]
+    #[arg(long, value_name = "PERCENT")]
+    disk_refuse_percent: Option<u8>,
 }
 
 impl Serve {
@@ -84,6 +102,12 @@ impl Serve {
             commit_wait_us: self.commit_wait_us,
             metrics: self.metrics,
             allow_anonymous: self.allow_anonymous.then_some(true),
+            retention_hours: self.retention_hours,
+            retention_bytes: self.retention_bytes,
+            segment_bytes: self.segment_bytes,
+            disk_clean_percent: self.disk_clean_percent,
+            disk_force_percent: self.disk_force_percent,
+            disk_refuse_percent: self.disk_refuse_percent,
         }
     }
 }

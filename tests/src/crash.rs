@@ -1,7 +1,7 @@
 //! `kill -9` of the real process at random points under load, held against the history checker.
 //!
 //! Its modules are further experiments on the real process: [`damage`] flips bits of its files,
-//! [`full`] fills its disk, [`memory`] gives it too little, [`pauses`] stops it for a while,
+//! [`full`] fills its disk, [`retention`] takes its old messages, [`memory`] gives it too little, [`pauses`] stops it for a while,
 //! [`descriptors`] and [`storm`] bring more clients than it may hold and many at once.
 //!
 //! Publishers (QoS 1 and 2, retained now and then) and subscribers (durable; exact and wildcard
@@ -27,6 +27,7 @@ mod pressure;
 mod publisher;
 mod random;
 mod report;
+mod retention;
 mod small_disk;
 mod storm;
 mod subscriber;

@@ -15,7 +15,9 @@
 //!   subscriptions overlap, a publication that is delivered at QoS 0 is delivered once;
 //! - first deliveries of one publisher's messages on one topic, published at one QoS and delivered
 //!   at one QoS, to a subscription that was there before, come in sending order;
-//! - what was acknowledged or delivered is in the logs after a crash ([`Event::Recovered`]);
+//! - what was acknowledged or delivered is in the logs after a crash ([`Event::Recovered`]), unless
+//!   the node had begun to retire it ([`Event::Retiring`]);
+//! - nothing is missing to a session but what the node has told that it cut ([`Event::Cut`]);
 //! - a topic's retained message is the last one acknowledged ([`History::check_retained`]);
 //! - the session-present flag is right;
 //! - a will that was removed is never published, and one that is due is delivered.
@@ -147,6 +149,19 @@ pub enum Event<'a> {
     },
     /// A message has arrived.
     Delivered(Received<'a>),
+    /// The node is about to retire the records of these publications: from now on a crash may leave
+    /// them out.
+    Retiring {
+        /// Their numbers.
+        messages: &'a BTreeSet<MessageId>,
+    },
+    /// The node has told that it has lost these for a session that was behind.
+    Cut {
+        /// Whose session.
+        client: ClientNumber,
+        /// What it told to be gone.
+        messages: &'a BTreeSet<MessageId>,
+    },
     /// The node has started again; these QoS 1/2 publications are in its recovered logs. All
     /// connections must have been reported as ended.
     Recovered {
@@ -231,6 +246,14 @@ impl History {
                 self.publication(message)?.acknowledge(now_ms);
             }
             Event::Delivered(received) => return self.delivered(received),
+            Event::Retiring { messages } => {
+                for message in messages {
+                    if let Some(one) = self.publications.get_mut(message) {
+                        one.retired = true;
+                    }
+                }
+            }
+            Event::Cut { client, messages } => self.session(client).cut(messages),
             Event::Recovered { messages } => return self.recovered(messages),
         }
         Ok(())

@@ -134,6 +134,17 @@ impl fmt::Display for Options {
     }
 }
 
+/// What retention did in a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Retained {
+    /// Segments that it took.
+    pub segments: u64,
+    /// Times that it took something from a session that was behind.
+    pub cuts: u64,
+    /// Deletes of retained messages that could be forgotten.
+    pub tombstones: u64,
+}
+
 /// A run that passed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Summary {
@@ -145,6 +156,8 @@ pub struct Summary {
     pub totals: Totals,
     /// What went wrong.
     pub faults: FaultCounts,
+    /// What retention did.
+    pub retained: Retained,
     /// A hash of everything that happened, in order.
     pub trace_hash: u64,
     /// The trace, if it was to be kept.
@@ -202,6 +215,8 @@ pub fn run_seed(seed: u64, options: Options) -> Result<Summary, Failure> {
     let caught = catch_unwind(AssertUnwindSafe(|| world.run()));
     let result = caught.unwrap_or_else(|panic| Err(panic_text(&*panic)));
     let (step, crashes) = (world.step(), world.crashes());
+    world.count_retired();
+    let retained = world.retention;
     let (totals, faults, trace) = world.into_results();
     let trace_hash = trace.hash();
     let trace = trace.into_lines();
@@ -211,6 +226,7 @@ pub fn run_seed(seed: u64, options: Options) -> Result<Summary, Failure> {
             crashes,
             totals,
             faults,
+            retained,
             trace_hash,
             trace,
         }),

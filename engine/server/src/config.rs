@@ -75,6 +75,64 @@ impl<'de> Deserialize<'de> for Durability {
     }
 }
 
+/// The smallest value of `segment-bytes`: a packet of the largest size is at most a quarter.
+pub(crate) const SEGMENT_BYTES_LEAST: u64 = 8 << 20;
+
+/// The largest value of `segment-bytes`.
+pub(crate) const SEGMENT_BYTES_MOST: u64 = 256 << 20;
+
+/// The smallest value of `retention-bytes` but 0, for each shard: a few of the smallest segments.
+pub(crate) const RETENTION_BYTES_LEAST: u64 = 4 * SEGMENT_BYTES_LEAST;
+
+/// What the logs keep.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Retention {
+    /// Hours for which records are kept. Default 72; 0: no bound.
+    pub hours: u32,
+    /// Bytes of commit logs that the node keeps, divided by its shards. Default 0: no bound.
+    pub bytes: u64,
+    /// Bytes of a log's segments, at most. Default 256 MiB. A log whose bytes are bounded has
+    /// segments of an eighth of that at most, where that is more than 8 MiB.
+    pub segment_bytes: u64,
+    /// Hundredths of the disk in use from which the oldest segments go. Default 75.
+    pub clean_percent: u8,
+    /// The same, from which as many go as can. Default 85.
+    pub force_percent: u8,
+    /// The same, from which publications are refused. Default 90; 101: never.
+    pub refuse_percent: u8,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            hours: 72,
+            bytes: 0,
+            segment_bytes: SEGMENT_BYTES_MOST,
+            clean_percent: 75,
+            force_percent: 85,
+            refuse_percent: 90,
+        }
+    }
+}
+
+impl Retention {
+    fn check(&self) -> Result<(), ConfigError> {
+        let sizes = SEGMENT_BYTES_LEAST..=SEGMENT_BYTES_MOST;
+        if !sizes.contains(&self.segment_bytes) || !self.segment_bytes.is_multiple_of(4096) {
+            return Err(ConfigError::SegmentBytes(self.segment_bytes));
+        }
+        if self.bytes > 0 && self.bytes < RETENTION_BYTES_LEAST {
+            return Err(ConfigError::RetentionBytes(self.bytes));
+        }
+        let marks = [self.clean_percent, self.force_percent, self.refuse_percent];
+        let [clean, force, refuse] = marks;
+        if clean == 0 || clean > force || force > refuse || refuse > 101 {
+            return Err(ConfigError::DiskPercent(marks));
+        }
+        Ok(())
+    }
+}
+
 /// One source of settings; what is absent falls to the next source.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -93,6 +151,18 @@ pub struct Settings {
     pub metrics: Option<String>,
     /// Serve clients that do not authenticate on addresses beyond loopback.
     pub allow_anonymous: Option<bool>,
+    /// Hours for which records are kept; 0: no bound.
+    pub retention_hours: Option<u32>,
+    /// Bytes of commit logs that the node keeps; 0: no bound.
+    pub retention_bytes: Option<u64>,
+    /// Bytes of a log's segments, at most.
+    pub segment_bytes: Option<u64>,
+    /// Hundredths of the disk in use from which the oldest segments go.
+    pub disk_clean_percent: Option<u8>,
+    /// The same, from which as many go as can.
+    pub disk_force_percent: Option<u8>,
+    /// The same, from which publications are refused.
+    pub disk_refuse_percent: Option<u8>,
 }
 
 impl Settings {
@@ -115,6 +185,12 @@ impl Settings {
             commit_wait_us: self.commit_wait_us.or(base.commit_wait_us),
             metrics: self.metrics.or(base.metrics),
             allow_anonymous: self.allow_anonymous.or(base.allow_anonymous),
+            retention_hours: self.retention_hours.or(base.retention_hours),
+            retention_bytes: self.retention_bytes.or(base.retention_bytes),
+            segment_bytes: self.segment_bytes.or(base.segment_bytes),
+            disk_clean_percent: self.disk_clean_percent.or(base.disk_clean_percent),
+            disk_force_percent: self.disk_force_percent.or(base.disk_force_percent),
+            disk_refuse_percent: self.disk_refuse_percent.or(base.disk_refuse_percent),
         }
     }
 
@@ -125,6 +201,7 @@ impl Settings {
     /// without `allow-anonymous`.
     pub fn finish(self) -> Result<Config, ConfigError> {
         let defaults = Config::default();
+        let kept = defaults.retention;
         let config = Config {
             data: self.data.unwrap_or(defaults.data),
             listen: self.listen.unwrap_or(defaults.listen),
@@ -133,6 +210,14 @@ impl Settings {
             commit_wait_us: self.commit_wait_us.unwrap_or(defaults.commit_wait_us),
             metrics: self.metrics,
             allow_anonymous: self.allow_anonymous.unwrap_or(false),
+            retention: Retention {
+                hours: self.retention_hours.unwrap_or(kept.hours),
+                bytes: self.retention_bytes.unwrap_or(kept.bytes),
+                segment_bytes: self.segment_bytes.unwrap_or(kept.segment_bytes),
+                clean_percent: self.disk_clean_percent.unwrap_or(kept.clean_percent),
+                force_percent: self.disk_force_percent.unwrap_or(kept.force_percent),
+                refuse_percent: self.disk_refuse_percent.unwrap_or(kept.refuse_percent),
+            },
         };
         config.check()?;
         Ok(config)
@@ -158,6 +243,8 @@ pub struct Config {
     pub metrics: Option<String>,
     /// Serve clients that do not authenticate on addresses beyond loopback. Default false.
     pub allow_anonymous: bool,
+    /// What is kept, and for how long.
+    pub retention: Retention,
 }
 
 impl Default for Config {
@@ -170,6 +257,7 @@ impl Default for Config {
             commit_wait_us: COMMIT_WAIT_US,
             metrics: None,
             allow_anonymous: false,
+            retention: Retention::default(),
         }
     }
 }
@@ -185,6 +273,7 @@ impl Config {
         if self.listen.is_empty() {
             return Err(ConfigError::NoListener);
         }
+        self.retention.check()?;
         for url in &self.listen {
             let addresses = url
                 .resolve()
@@ -211,6 +300,12 @@ pub enum ConfigError {
     Shards(u8),
     /// The wait of a commit is out of range.
     CommitWait(u64),
+    /// The size of segments is out of range, or no multiple of 4096.
+    SegmentBytes(u64),
+    /// So few bytes can't be kept.
+    RetentionBytes(u64),
+    /// The three levels of the disk do not ascend within 1 to 101.
+    DiskPercent([u8; 3]),
     /// The list of listeners is empty.
     NoListener,
     /// An address and why its host could not be resolved.
@@ -235,6 +330,21 @@ impl fmt::Display for ConfigError {
             Self::CommitWait(wait_us) => write!(
                 f,
                 "commit-wait-us is {wait_us} but must be from 0 to {COMMIT_WAIT_US_MAX}"
+            ),
+            Self::SegmentBytes(bytes) => write!(
+                f,
+                "segment-bytes is {bytes} but must be a multiple of 4096 from \
+                 {SEGMENT_BYTES_LEAST} to {SEGMENT_BYTES_MOST}"
+            ),
+            Self::RetentionBytes(bytes) => write!(
+                f,
+                "retention-bytes is {bytes} but must be 0 (no bound) or at least \
+                 {RETENTION_BYTES_LEAST}"
+            ),
+            Self::DiskPercent([clean, force, refuse]) => write!(
+                f,
+                "disk-clean-percent {clean}, disk-force-percent {force} and disk-refuse-percent \
+                 {refuse} must ascend from 1 to 101"
             ),
             Self::NoListener => write!(f, "listen is empty: name at least one mqtt://HOST:PORT"),
             Self::Resolve(address, error) => {
@@ -279,6 +389,12 @@ mod tests {
             commit-wait-us = 200
             metrics = "127.0.0.1:9100"
             allow-anonymous = true
+            retention-hours = 24
+            retention-bytes = 1073741824
+            segment-bytes = 16777216
+            disk-clean-percent = 60
+            disk-force-percent = 70
+            disk-refuse-percent = 80
         "#;
         let config = Settings::from_toml(text).unwrap().finish().unwrap();
         assert_eq!(config.data, PathBuf::from("/var/lib/corelane"));
@@ -288,6 +404,37 @@ mod tests {
         assert_eq!(config.commit_wait_us, 200);
         assert_eq!(config.metrics.as_deref(), Some("127.0.0.1:9100"));
         assert!(config.allow_anonymous);
+        let expected = Retention {
+            hours: 24,
+            bytes: 1 << 30,
+            segment_bytes: 16 << 20,
+            clean_percent: 60,
+            force_percent: 70,
+            refuse_percent: 80,
+        };
+        assert_eq!(config.retention, expected);
+    }
+
+    #[test]
+    fn what_is_kept_is_checked() {
+        let finish = |text: &str| Settings::from_toml(text).unwrap().finish().unwrap_err();
+        for bytes in [0, 4096, (8 << 20) + 1, (256 << 20) + 4096] {
+            let error = finish(&format!("segment-bytes = {bytes}"));
+            assert_eq!(error, ConfigError::SegmentBytes(bytes));
+        }
+        let least = RETENTION_BYTES_LEAST;
+        let error = finish(&format!("retention-bytes = {}", least - 1));
+        assert_eq!(error, ConfigError::RetentionBytes(least - 1));
+        for (text, marks) in [
+            ("disk-clean-percent = 0", [0, 85, 90]),
+            ("disk-clean-percent = 86", [86, 85, 90]),
+            ("disk-refuse-percent = 84", [75, 85, 84]),
+            ("disk-refuse-percent = 102", [75, 85, 102]),
+        ] {
+            assert_eq!(finish(text), ConfigError::DiskPercent(marks), "{text}");
+        }
+        let kept = Settings::from_toml("retention-bytes = 0\nretention-hours = 0").unwrap();
+        assert_eq!(kept.finish().unwrap().retention.hours, 0);
     }
 
     #[test]

@@ -110,7 +110,10 @@ pub fn sessions(directory: &Path, out: &mut impl Write) -> Result<u64, InspectEr
                     damages += 1;
                     writeln!(out, "shard-{shard} DAMAGE {error}")?;
                 }
-                Finding::Segment { .. } | Finding::Frame { .. } | Finding::End { .. } => {}
+                Finding::Start(_)
+                | Finding::Segment { .. }
+                | Finding::Frame { .. }
+                | Finding::End { .. } => {}
             }
         }
         for row in state.scan(Table::Session as u8, &[])? {
@@ -145,6 +148,7 @@ fn shards(directory: &Path) -> Result<(Vec<(u8, DirectDisk)>, DirectoryLock), In
 
 fn write_finding(shard: u8, finding: &Finding, out: &mut impl Write) -> io::Result<()> {
     match finding {
+        Finding::Start(start) => writeln!(out, "shard-{shard} begins at {}", start.0),
         Finding::Segment {
             file,
             log_id,

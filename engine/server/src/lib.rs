@@ -43,7 +43,7 @@ mod watchdog;
 
 pub use config::{
     COMMIT_WAIT_US, COMMIT_WAIT_US_MAX, Config, ConfigError, Durability, INTERVAL_MS_MAX,
-    SHARDS_MAX, Settings,
+    Retention, SHARDS_MAX, Settings,
 };
 pub use error::{RunError, StartError};
 pub use run::Node;

@@ -12,11 +12,13 @@ use storage_log::LogOptions;
 use tracing::{info, warn};
 
 use crate::checks;
-use crate::config::{Config, Durability};
+use crate::config::{Config, Durability, SEGMENT_BYTES_LEAST};
 use crate::descriptors::{Descriptors, Opened};
 use crate::error::{RunError, StartError};
 use crate::metrics::MetricsPage;
-use crate::node::{NodeOptions, Now, OpenError, ShardCore, ShardParts, open_node};
+use crate::node::{
+    NodeOptions, Now, OpenError, RetentionOptions, ShardCore, ShardParts, open_node,
+};
 use crate::shard_machine::ShardMachine;
 use crate::system::{self, Limit};
 use crate::threads::{self, Placement, StopHandle, Threads};
@@ -201,15 +203,32 @@ fn options(config: &Config, shards: u8) -> NodeOptions {
         .unwrap_or_default();
     let seed =
         u64::from(clock.subsec_nanos()) << 32 ^ clock.as_secs() ^ u64::from(std::process::id());
+    let kept = &config.retention;
+    let bytes = (kept.bytes > 0).then(|| kept.bytes / u64::from(shards.max(1)));
+    // Whole segments go: a log that keeps little has small ones.
+    let eighth = bytes.map_or(u64::MAX, |bytes| bytes / 8 / 4096 * 4096);
+    let segment_bytes_max = kept.segment_bytes.min(eighth.max(SEGMENT_BYTES_LEAST));
+    let usual = LogOptions::default();
     let log = LogOptions {
         durability,
         free_bytes_min: u64::from(shards) * FREE_BYTES_PER_SHARD,
-        ..LogOptions::default()
+        segment_bytes_min: usual.segment_bytes_min.min(segment_bytes_max),
+        segment_bytes_max,
+        ..usual
+    };
+    let retention = RetentionOptions {
+        age_ms: (kept.hours > 0).then(|| u64::from(kept.hours) * 3_600_000),
+        bytes,
+        clean_percent: kept.clean_percent,
+        force_percent: kept.force_percent,
+        refuse_percent: kept.refuse_percent,
+        ..RetentionOptions::default()
     };
     NodeOptions {
         log,
         commit_wait_us: config.commit_wait_us,
         reserve_bytes: RESERVE_BYTES,
+        retention,
         ..NodeOptions::new(shards, seed)
     }
 }

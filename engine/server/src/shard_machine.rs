@@ -8,7 +8,7 @@ use crate::machine::{Failure, Machine, Meter, Now, Routing, Transmit};
 use crate::node::{CoreError, ShardCore};
 use crate::slots::Key;
 
-const COUNTERS: [(&str, &str); 6] = [
+const COUNTERS: [(&str, &str); 10] = [
     ("log_records", "Records appended to the commit log"),
     ("log_bytes", "Bytes appended to the commit log"),
     ("log_unreadable", "Records that could not be read back"),
@@ -18,9 +18,25 @@ const COUNTERS: [(&str, &str); 6] = [
     ),
     ("disk_reads", "Reads of the disk for readers behind"),
     ("state_batches", "Transactions of the state store"),
+    (
+        "retired_segments",
+        "Segments of the log that retention took",
+    ),
+    ("retired_bytes", "Bytes of segments that retention took"),
+    (
+        "carried_bytes",
+        "Bytes of state appended again before a segment went",
+    ),
+    ("removed_queues", "Queues whose names were removed"),
 ];
 
-const GAUGES: [(&str, &str); 9] = [
+const GAUGES: [(&str, &str); 12] = [
+    ("log_start", "Where the commit log begins, a byte offset"),
+    ("log_file_bytes", "Bytes of segment files in use"),
+    (
+        "disk_used_percent",
+        "Hundredths of the disk in use, by anybody",
+    ),
     ("reads", "Reads of the log under way"),
     ("queues", "Queues of this shard's log"),
     ("log_undurable_bytes", "Bytes appended and not yet durable"),
@@ -193,6 +209,8 @@ impl Machine for ShardMachine {
         let (log, index, state) = self.core.store().parts();
         let (waits_for_room, index_waits) = (state.waits_for_room(), index.shortage().is_some());
         let (index, state) = (index.counters(), state.counters());
+        let retention = store.retention;
+        let log_files: u64 = log.segments().map(|segment| segment.size).sum();
         let counters = [
             store.records_appended,
             store.bytes_appended,
@@ -200,8 +218,15 @@ impl Machine for ShardMachine {
             store.commits_held,
             store.chunk_reads,
             state.batches_committed,
+            retention.segments,
+            retention.bytes,
+            retention.carried_bytes,
+            retention.names,
         ];
         let gauges = [
+            log.start().0,
+            log_files,
+            retention.disk_percent,
             store.reads,
             store.queues,
             log.appended().0.saturating_sub(log.durable().0),

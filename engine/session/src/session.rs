@@ -78,6 +78,8 @@ pub struct Session {
     pub behind: Option<Box<Behind>>,
     /// What the state store has as its place; `None`: nothing yet.
     pub stored: Option<Progress>,
+    /// Bytes of logs that retention has taken before this session looked at them, since the start.
+    pub cut_bytes: u64,
     /// Its place may have changed since it was stored.
     pub dirty: bool,
 }
@@ -96,6 +98,7 @@ impl Session {
             completed: BTreeSet::new(),
             behind: None,
             stored: None,
+            cut_bytes: 0,
             dirty: false,
         }
     }

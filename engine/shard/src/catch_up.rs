@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use engine_mqtt::QoS;
-use engine_session::{LogId, LogOffset, Message, is_wildcard};
+use engine_session::{Address, LogId, LogOffset, Message, is_wildcard};
 
 use crate::client::ClientKey;
 use crate::port::{QueueName, ReadAnswer, ReadRequest, Store};
@@ -283,6 +283,11 @@ impl Shard {
         let Some(cursor) = self.cursor(key.index, log) else {
             return;
         };
+        if answer.start > cursor {
+            let offset = cursor;
+            let log = LogId(u32::try_from(log).unwrap_or(u32::MAX));
+            self.cut(key.index, Address { log, offset }, answer.start);
+        }
         for message in answer.messages {
             let at = message.address.offset;
             if at >= cursor && !self.take_behind(key.index, &message) {

@@ -54,6 +54,10 @@ pub struct ShardConfig {
     pub reads_max: usize,
     /// Publications that wait to be durable; above it the shard stops reading sockets.
     pub pending_max: usize,
+    /// Milliseconds by which the oldest record of every log must be younger than the delete of a
+    /// retained message before that is forgotten: longer than a carried publication waits to be
+    /// written.
+    pub tombstone_margin_ms: u64,
     /// QoS 0 publications are stored too (for consumers other than MQTT).
     pub store_qos0: bool,
 }
@@ -84,6 +88,7 @@ impl ShardConfig {
             lane_bytes_max: 4 * 1024 * 1024,
             reads_max: 256,
             pending_max: 65_536,
+            tombstone_margin_ms: 60_000,
             store_qos0: false,
         }
     }

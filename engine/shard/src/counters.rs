@@ -92,6 +92,12 @@ counters! {
     Counter catch_up_reads,
     /// Publications taken from the ring of recent events by sessions that catch up.
     Counter ring_deliveries,
+    /// Times that retention took records which a durable session had not looked at.
+    Counter retention_cuts,
+    /// Bytes of logs that retention took before a durable session looked at them.
+    Counter retention_cut_bytes,
+    /// Deletes of retained messages that could be forgotten.
+    Counter tombstones_freed,
     /// Wills published.
     Counter wills,
 }

@@ -121,6 +121,11 @@ impl Lane {
             | MeshMessage::Read { .. }
             | MeshMessage::ReadAnswer { .. }
             | MeshMessage::RetainApplied(_)
+            | MeshMessage::RetireAsk { .. }
+            | MeshMessage::RetireReady { .. }
+            | MeshMessage::RetainedCheck { .. }
+            | MeshMessage::RetainedChecked { .. }
+            | MeshMessage::Retired { .. }
             | MeshMessage::RetainedRead(_)
             | MeshMessage::RetainedPage { .. } => true,
         });

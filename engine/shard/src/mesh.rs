@@ -65,6 +65,13 @@ impl Shard {
                 self.retained.owe(from);
             }
             MeshMessage::RetainApplied(upto) => self.retain_applied(from, upto),
+            MeshMessage::RetireAsk { upto } => self.retire_ask(from, upto, store),
+            MeshMessage::RetireReady { upto } => self.take_retire_ready(from, upto),
+            MeshMessage::RetainedCheck { token, items } => {
+                self.retained_check(from, token, &items, store);
+            }
+            MeshMessage::RetainedChecked { token, current } => self.take_checked(token, current),
+            MeshMessage::Retired { oldest } => self.retired_at(from, oldest, store),
             MeshMessage::RetainedRead(read) => self.retained_read(from, read, store),
             MeshMessage::RetainedPage {
                 token,

@@ -178,6 +178,8 @@ pub struct ReadAnswer {
     pub messages: Vec<Message>,
     /// Everything below this offset has been considered.
     pub next: LogOffset,
+    /// Where the log begins now: of what was asked for, everything below is gone.
+    pub start: LogOffset,
 }
 
 /// The shard's own log, queues and state.
@@ -188,6 +190,13 @@ pub trait Store {
     fn appended(&self) -> LogOffset;
     /// Everything below is on disk (as far as the durability mode promises) and visible.
     fn durable(&self) -> LogOffset;
+    /// The disk is so full that publications are to be refused.
+    fn refuses(&self) -> bool;
+    /// What follows from records of this log (of another shard, or this one), up to here, is on
+    /// disk in this shard's state.
+    fn applied_from(&self, log: LogId) -> LogOffset;
+    /// Grows whenever a queue's id stops being good.
+    fn queues_version(&self) -> u64;
     /// The log has no room: the driver must stop reading sockets until it has.
     fn is_full(&self) -> bool;
     /// The id of a queue, which is created when it does not exist. `None`: the cap on queues is
@@ -294,6 +303,35 @@ pub enum MeshMessage {
     Retain(Message),
     /// The owner has applied all retained publications of your log below this offset.
     RetainApplied(LogOffset),
+    /// The start of the sender's log is to move here: have you handled and stored all below?
+    RetireAsk {
+        /// The new start.
+        upto: LogOffset,
+    },
+    /// Answer to `RetireAsk`: yes. It comes when it is true.
+    RetireReady {
+        /// The new start.
+        upto: LogOffset,
+    },
+    /// Which of these retained publications are still the last ones of their topics, which you own?
+    RetainedCheck {
+        /// Brought back by the answer.
+        token: u64,
+        /// The publications.
+        items: Vec<RetainedItem>,
+    },
+    /// Answer to `RetainedCheck`.
+    RetainedChecked {
+        /// The token of the request.
+        token: u64,
+        /// One for each publication, in order.
+        current: Vec<bool>,
+    },
+    /// The sender's log has no record with a lower stamp any more.
+    Retired {
+        /// The stamp.
+        oldest: u64,
+    },
     /// Read retained messages that match a filter.
     RetainedRead(RetainedRead),
     /// Answer to `RetainedRead`.
@@ -305,6 +343,15 @@ pub enum MeshMessage {
         /// Where to go on, if more remain.
         more: Option<Arc<str>>,
     },
+}
+
+/// A retained publication, or the delete of one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RetainedItem {
+    /// Its topic.
+    pub topic: Box<str>,
+    /// Its stamp.
+    pub stamp: u64,
 }
 
 /// A read of one owner's retained messages, to be served once the owner has applied every log up to

@@ -37,6 +37,10 @@ impl Shard {
         match publication.qos {
             QoS::AtMostOnce => {
                 self.counters.received_qos0 += 1;
+                if publication.retain && store.refuses() {
+                    self.counters.refused += 1;
+                    return;
+                }
                 self.publish(publication, &[], None, store);
                 return;
             }
@@ -54,7 +58,7 @@ impl Shard {
             qos,
         });
         if qos == QoS::AtLeastOnce {
-            if !self.publish(publication, &[], ack, store) {
+            if store.refuses() || !self.publish(publication, &[], ack, store) {
                 self.refuse(connection, packet_id, OutAck::PubAck);
             }
             return;
@@ -67,7 +71,7 @@ impl Shard {
         }
         let (id, durable) = (session.id, session.is_durable());
         let change = durable.then(|| state::inbound(id, packet_id));
-        if !self.publish(publication, change.as_slice(), ack, store) {
+        if store.refuses() || !self.publish(publication, change.as_slice(), ack, store) {
             self.clients[index].session.inbound.remove(&packet_id);
             self.refuse(connection, packet_id, OutAck::PubRec);
         }

@@ -14,7 +14,7 @@ pub(crate) enum Purpose {
     /// A session that catches up.
     CatchUp(ClientKey, LogId),
     /// A session's deliveries in flight, to be sent again.
-    Resend(ClientKey),
+    Resend(ClientKey, LogId),
     /// Another shard asked; it knows the read by this token.
     Remote(ShardId, u64),
     /// Another shard's lane collapsed.
@@ -98,7 +98,7 @@ impl Shard {
     ) {
         match self.reads.close(token) {
             Some(Purpose::CatchUp(key, log)) => self.caught_up(token, key, log, answer, store),
-            Some(Purpose::Resend(key)) => self.resend_read(token, key, answer),
+            Some(Purpose::Resend(key, log)) => self.resend_read(token, key, log, answer),
             Some(Purpose::Remote(shard, token)) => {
                 self.send_peer(shard, MeshMessage::ReadAnswer { token, answer }, store);
             }
@@ -109,7 +109,7 @@ impl Shard {
 
     /// The own log has been scanned for a peer whose lane collapsed.
     fn scanned(&mut self, shard: ShardId, answer: ReadAnswer) {
-        let ReadAnswer { messages, next } = answer;
+        let ReadAnswer { messages, next, .. } = answer;
         let live = next >= self.committed;
         let Some(lane) = self.lanes.get_mut(shard.index()) else {
             return;

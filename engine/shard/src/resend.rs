@@ -40,13 +40,19 @@ impl Shard {
         let mut refetch = Box::<Refetch>::default();
         for (log, offsets) in wanted {
             let request = ReadRequest::Fetch { offsets };
-            let token = self.read(log, request, Purpose::Resend(key), store);
+            let token = self.read(log, request, Purpose::Resend(key, log), store);
             refetch.reads.insert(token);
         }
         self.clients[index].refetch = Some(refetch);
     }
 
-    pub(crate) fn resend_read(&mut self, token: u64, key: ClientKey, answer: ReadAnswer) {
+    pub(crate) fn resend_read(
+        &mut self,
+        token: u64,
+        key: ClientKey,
+        log: LogId,
+        answer: ReadAnswer,
+    ) {
         let Some(client) = self.client(key) else {
             return;
         };
@@ -56,12 +62,16 @@ impl Shard {
         if !refetch.reads.remove(&token) {
             return;
         }
+        let is_last = refetch.reads.is_empty();
+        self.count_lost_flights(key.index, log, &answer);
         let messages = answer
             .messages
             .into_iter()
             .map(|message| (message.address, message));
-        refetch.messages.extend(messages);
-        if refetch.reads.is_empty() {
+        if let Some(refetch) = &mut self.clients[key.index].refetch {
+            refetch.messages.extend(messages);
+        }
+        if is_last {
             self.line_up(key.index);
         }
     }
@@ -122,13 +132,7 @@ impl Shard {
         }
     }
 
-    /// The record cannot be read any more.
-    fn give_up(&mut self, index: u32, packet_id: u16) {
-        self.counters.dropped_unreadable += 1;
-        self.complete(index, packet_id);
-    }
-
-    fn release_again(&mut self, index: u32, packet_id: u16) {
+    pub(crate) fn release_again(&mut self, index: u32, packet_id: u16) {
         let client = &mut self.clients[index];
         if let Some(delivery) = client.session.window.find(packet_id) {
             delivery.phase = Phase::Released;

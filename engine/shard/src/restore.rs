@@ -121,7 +121,8 @@ impl Shard {
                 };
                 let topic = std::str::from_utf8(key).map_err(|_| what)?;
                 let is_delete = message.parts().is_ok_and(|body| body.payload.is_empty());
-                self.retained.put(topic, is_delete, message);
+                let now_stamp = self.now.wall_ms << 16;
+                self.retained.put(topic, is_delete, message, now_stamp);
             }
             Table::Positions => {
                 let (boot, offsets) = state::read_positions(key, &value)?;

@@ -1,6 +1,6 @@
 //! Retained messages: kept by their topic's owner, read by the shards of new subscribers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -25,6 +25,9 @@ const PAGE_TOPICS: usize = 4_096;
 pub(crate) struct RetainedTable {
     messages: BTreeMap<Arc<str>, Message>,
     live: usize,
+    /// The tombstones, by the stamp of when they came here.
+    tombstones: BTreeSet<(u64, Arc<str>)>,
+    deleted_at: BTreeMap<Arc<str>, u64>,
     waiting: Vec<(ShardId, RetainedRead)>,
     /// Shards, as bits, that wait to hear how far their retained publications are applied.
     owed: u64,
@@ -54,16 +57,52 @@ impl RetainedTable {
         owed
     }
 
-    /// Takes a message unless a later one is there; says whether it did.
-    pub(crate) fn put(&mut self, topic: &str, is_delete: bool, message: Message) -> bool {
+    /// Takes a message unless a later one is there; says whether it did. `now_stamp` is the time.
+    pub(crate) fn put(
+        &mut self,
+        topic: &str,
+        is_delete: bool,
+        message: Message,
+        now_stamp: u64,
+    ) -> bool {
         let old = self.messages.get(topic);
         if old.is_some_and(|old| old.stamp >= message.stamp) {
             return false;
         }
         let was_live = old.is_some_and(|old| !is_tombstone(old));
         self.live = self.live + usize::from(!is_delete) - usize::from(was_live);
-        self.messages.insert(Arc::from(topic), message);
+        let topic: Arc<str> = Arc::from(topic);
+        if let Some(since) = self.deleted_at.remove(&topic) {
+            self.tombstones.remove(&(since, Arc::clone(&topic)));
+        }
+        if is_delete {
+            self.tombstones.insert((now_stamp, Arc::clone(&topic)));
+            self.deleted_at.insert(Arc::clone(&topic), now_stamp);
+        }
+        self.messages.insert(topic, message);
         true
+    }
+
+    /// The stamp of the last publication or delete of a topic.
+    pub(crate) fn stamp_of(&self, topic: &str) -> Option<u64> {
+        self.messages.get(topic).map(|message| message.stamp)
+    }
+
+    /// Forgets tombstones that came before a stamp, the oldest first, so many at most.
+    pub(crate) fn free_tombstones(&mut self, below: u64, count: usize) -> Vec<Arc<str>> {
+        let mut freed = Vec::new();
+        while freed.len() < count
+            && let Some((stamp, topic)) = self.tombstones.pop_first()
+        {
+            if stamp >= below {
+                self.tombstones.insert((stamp, topic));
+                break;
+            }
+            self.deleted_at.remove(&topic);
+            self.messages.remove(&topic);
+            freed.push(topic);
+        }
+        freed
     }
 
     fn page(&self, read: &RetainedRead, wall_ms: u64) -> (Vec<Message>, Option<Arc<str>>) {
@@ -132,7 +171,8 @@ impl Shard {
             return;
         };
         let (from, topic) = (message.address, body.topic.to_owned());
-        if self.retained.put(&topic, is_delete, message) {
+        let now_stamp = self.now.wall_ms << 16;
+        if self.retained.put(&topic, is_delete, message, now_stamp) {
             store.apply(from, change);
         }
         self.counters.retained = self.retained.live as u64;

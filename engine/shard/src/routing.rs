@@ -55,6 +55,7 @@ impl Routing {
 pub(crate) struct RouteCache {
     routes: HashMap<Box<str>, Arc<Route>, FixedState>,
     version: u64,
+    queues_version: u64,
     scratch: Vec<Match>,
 }
 
@@ -64,6 +65,7 @@ impl RouteCache {
         Self {
             routes,
             version: 0,
+            queues_version: 0,
             scratch: Vec::new(),
         }
     }
@@ -75,9 +77,11 @@ impl RouteCache {
         topic: &str,
         store: &mut S,
     ) -> Option<Arc<Route>> {
-        if self.version != table.version() || self.routes.len() > CACHE_TOPICS_MAX {
+        let versions = (table.version(), store.queues_version());
+        let is_stale = versions != (self.version, self.queues_version);
+        if is_stale || self.routes.len() > CACHE_TOPICS_MAX {
             self.routes.clear();
-            self.version = table.version();
+            (self.version, self.queues_version) = versions;
         }
         if let Some(route) = self.routes.get(topic) {
             return Some(Arc::clone(route));

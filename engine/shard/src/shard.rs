@@ -18,6 +18,7 @@ use crate::lanes::{Lane, Ring};
 use crate::port::{Change, ConnectionId, Event, MeshBatch, MeshMessage, ShardId, Store, Transmit};
 use crate::reads::Reads;
 use crate::retained::RetainedTable;
+use crate::retire::Retirement;
 use crate::routing::{RouteCache, Routing};
 use crate::slab::Slab;
 use crate::waits::{Pending, Wait};
@@ -84,6 +85,7 @@ pub struct Shard {
     pub(crate) waits: VecDeque<(LogOffset, Wait)>,
     pub(crate) retain_waits: Vec<VecDeque<(LogOffset, Wait)>>,
     pub(crate) retained: RetainedTable,
+    pub(crate) retirement: Retirement,
     pub(crate) reads: Reads,
     pub(crate) pump: VecDeque<ClientKey>,
     /// Sessions at their shard's position that wait for it to pass their cut.
@@ -152,6 +154,7 @@ impl Shard {
             waits: VecDeque::new(),
             retain_waits: (0..logs).map(|_| VecDeque::new()).collect(),
             retained: RetainedTable::default(),
+            retirement: Retirement::default(),
             reads: Reads::default(),
             pump: VecDeque::new(),
             waiting: Vec::new(),
@@ -308,12 +311,18 @@ impl Shard {
         if !self.pump.is_empty() || self.can_feed() {
             return self.now.monotonic_ms;
         }
+        let asks = if self.retirement.has_asks() {
+            self.now.monotonic_ms + LANE_TELL_MS
+        } else {
+            u64::MAX
+        };
         let positions = if self.wants_positions() {
             self.next_positions_ms
         } else {
             u64::MAX
         };
-        self.timers.next_ms().min(self.next_tell_ms).min(positions)
+        let timers = self.timers.next_ms().min(self.next_tell_ms);
+        timers.min(positions).min(asks)
     }
 
     /// The end of a turn: gives what was gathered to the log, the lanes and the sessions.
@@ -338,6 +347,7 @@ impl Shard {
             self.settle_waits(self.committed, store);
             self.flush_changes(store);
         }
+        self.serve_retire_asks(store);
         self.counters.pending = self.pending.len() as u64;
         self.counters.waits = self.waits.len() as u64;
         self.counters.reads = self.reads.len() as u64;

@@ -18,6 +18,16 @@ pub struct Space {
     pub free_bytes: u64,
 }
 
+impl Space {
+    /// Hundredths that are in use, rounded down, 0 to 100.
+    #[must_use]
+    pub fn percent(&self) -> u8 {
+        let used = self.total_bytes.saturating_sub(self.free_bytes);
+        let percent = u128::from(used) * 100 / u128::from(self.total_bytes.max(1));
+        u8::try_from(percent.min(100)).unwrap_or(100)
+    }
+}
+
 /// The room of the file system that holds an open file or directory.
 pub(crate) fn space_at(file: &File) -> io::Result<Space> {
     // SAFETY: all zeroes is a valid statvfs.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use storage_io::Disk;
 
+use crate::root::start_of;
 use crate::segment::segment_name;
 use crate::walk::{Frame, Walker, list_segments, open_segment};
 use crate::{LogError, LogId, LogOffset, Record};
@@ -11,6 +12,8 @@ use crate::{LogError, LogId, LogOffset, Record};
 /// One thing that an [`Inspection`] has come across.
 #[derive(Clone, Debug)]
 pub enum Finding {
+    /// The log begins here: what was below has been retired.
+    Start(LogOffset),
     /// A segment begins.
     Segment {
         /// Its file.
@@ -65,11 +68,19 @@ pub struct Inspection<D: Disk> {
 /// # Errors
 /// When the directory can't be listed.
 pub fn inspect<D: Disk>(disk: D) -> Result<Inspection<D>, LogError> {
-    let bases = list_segments(&disk)?.into();
+    let start = start_of(&disk);
+    let below = start.as_ref().map_or(LogOffset(0), |start| *start);
+    let bases = list_segments(&disk)?;
+    let bases = bases.into_iter().filter(|base| *base >= below).collect();
+    let first = match start {
+        Ok(LogOffset(0)) => None,
+        Ok(start) => Some(Finding::Start(start)),
+        Err(error) => Some(Finding::Damage(error)),
+    };
     Ok(Inspection {
         disk,
         bases,
-        ready: VecDeque::new(),
+        ready: first.into_iter().collect(),
         current: None,
     })
 }

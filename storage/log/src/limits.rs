@@ -14,7 +14,7 @@ pub(crate) const SEGMENT_BYTES_MAX: u64 = 256 << 20;
 pub(crate) const BASE_MAX: u64 = 1 << 62;
 
 /// The smallest segment that makes sense: a header block, and frames of a quarter segment.
-pub(crate) const SEGMENT_BYTES_LEAST: u64 = 64 << 10;
+pub(crate) const SEGMENT_BYTES_LEAST: u64 = 16 << 10;
 
 /// Queues that one record can be in. More: the caller appends another record.
 pub const RECORD_QUEUES_MAX: usize = 4096;

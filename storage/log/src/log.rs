@@ -410,6 +410,17 @@ impl<D: Disk> Log<D> {
         self.marks.appended.since(self.marks.written)
     }
 
+    /// The disk that it is on.
+    pub const fn disk(&self) -> &D {
+        &self.disk
+    }
+
+    /// Bytes that one record takes at most.
+    #[must_use]
+    pub const fn record_bytes_max(&self) -> usize {
+        self.options.record_bytes_max()
+    }
+
     /// The log's id.
     #[must_use]
     pub const fn log_id(&self) -> LogId {

@@ -35,7 +35,7 @@ pub struct LogOptions {
     /// When data counts as durable.
     pub durability: Durability,
     /// Bytes of the first segment, and of the first one after a recovery: a multiple of 4096, at
-    /// least 64 KiB. A record takes at most a quarter of it. The same for a log's whole life.
+    /// least 16 KiB. A record takes at most a quarter of it. The same for a log's whole life.
     pub segment_bytes_min: u64,
     /// Segments double in size up to this.
     pub segment_bytes_max: u64,

@@ -37,6 +37,8 @@ pub struct RecoveryReport {
     pub records: u64,
     /// Whether bytes of a write that was cut short lay behind the end.
     pub is_torn: bool,
+    /// The stamp of the first record that has one: as stamps grow, no record has a lower one.
+    pub oldest_stamp: Option<u64>,
 }
 
 impl fmt::Display for RecoveryReport {
@@ -143,6 +145,7 @@ impl<D: Disk> Log<D> {
         let reached = scan.end;
         scan.drop_empty();
         scan.date_segments()?;
+        scan.report.oldest_stamp = scan.oldest_stamp()?;
         let end = scan.end;
         let expected = replay_from.max(options.known_end);
         if reached < expected && options.durability == Durability::Commit {
@@ -157,6 +160,9 @@ impl<D: Disk> Log<D> {
         } = scan;
         let base = LogOffset(align_up(beyond.0 + RECOVERY_GAP_BYTES));
         let header = first_segment(log_id, &options, base, Some(end));
+        // A start that was read but not synced counts from now on: what lies below it goes.
+        let root_file = open_root(&disk)?;
+        root_file.sync()?;
         remove_unfinished(&disk)?;
         let is_unused = |one: &&Segment<D::File>| {
             let base = one.header.base;
@@ -165,7 +171,6 @@ impl<D: Disk> Log<D> {
         let others = chain.iter().chain(found.iter().filter(is_unused));
         let (header, file) = make_ready_in_any_room(&disk, header, others)?;
         let spares = adopt_spares(&disk, options.segment_bytes_max)?;
-        let root_file = open_root(&disk)?;
         if file.is_some() {
             remove_unused(&disk, &chain, base)?;
         }
@@ -386,6 +391,18 @@ impl<F: DiskFile> Recovery<F> {
         if let Some(segment) = self.chain.get_mut(number) {
             segment.newest_stamp = segment.newest_stamp.max(stamp);
         }
+    }
+
+    fn oldest_stamp(&self) -> Result<Option<u64>, LogError> {
+        for number in 0..self.chain.len() {
+            let frame = self.first_frame(number)?;
+            let records = frame.iter().flat_map(Frame::records);
+            let stamps = records.map(|record| record.stamp);
+            if let Some(stamp) = stamps.filter(|stamp| *stamp > 0).min() {
+                return Ok(Some(stamp));
+            }
+        }
+        Ok(None)
     }
 
     /// The newest stamps of segments that were not walked: stamps grow, so the first one behind a

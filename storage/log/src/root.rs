@@ -25,6 +25,7 @@ pub(crate) const ROOT_NAME: &str = "start";
 const NEW_NAME: &str = "start.new";
 const MAGIC: [u8; 8] = *b"CLROOT\0\0";
 const VERSION: u32 = 1;
+const WRONG_LOG: &str = "log id of a root";
 const CHECKED_BYTES: usize = 32;
 
 /// What a block says.
@@ -135,9 +136,20 @@ pub(crate) fn read_root<D: Disk>(disk: &D, log_id: LogId) -> Result<RootState, L
     };
     if state.log_id != log_id {
         let (expected, got) = (u64::from(log_id.0), u64::from(state.log_id.0));
-        return Err(damaged(Mismatch::new("log id of a root", expected, got)));
+        return Err(damaged(Mismatch::new(WRONG_LOG, expected, got)));
     }
     Ok(state)
+}
+
+/// Where the log begins, whatever log it is.
+pub(crate) fn start_of<D: Disk>(disk: &D) -> Result<LogOffset, LogError> {
+    let read = |log_id| read_root(disk, log_id).map(|root| root.start);
+    match read(LogId(0)) {
+        Err(LogError::Damaged { what, got, .. }) if what == WRONG_LOG => {
+            read(LogId(u32::try_from(got).unwrap_or(u32::MAX)))
+        }
+        other => other,
+    }
 }
 
 /// Opens the file, which is made, with zeroes, when it is missing. Blocks.

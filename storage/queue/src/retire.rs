@@ -63,11 +63,16 @@ impl<D: Disk> Index<D> {
         Ok(())
     }
 
-    /// Whether a queue may still have entries: a queue that has none is told so nearly always, one
-    /// that has some always.
+    /// Whether a queue may have entries at or above `from`. One that has some is always told so,
+    /// one that has none sometimes.
     #[must_use]
-    pub fn may_hold(&self, queue: QueueId) -> bool {
-        !self.heads(queue).is_empty() || self.runs.iter().any(|run| run.may_hold(queue))
+    pub fn may_hold(&self, queue: QueueId, from: LogOffset) -> bool {
+        let first = self.runs.partition_point(|run| run.id.high <= from);
+        let old = self.frozen.iter().filter(|frozen| frozen.high <= from);
+        let old: Vec<_> = old.map(|frozen| &raw const frozen.table).collect();
+        let mut heads = self.heads(queue).into_iter();
+        heads.any(|(table, _)| !old.contains(&(&raw const *table)))
+            || self.runs.iter().skip(first).any(|run| run.may_hold(queue))
     }
 
     /// The next entry of a queue gets at least this queue offset: what was given out before is not

@@ -51,7 +51,16 @@ fn flood(mut client: Client) -> JoinHandle<usize> {
 /// A node on a small disk; a session that is away and one that reads slowly subscribe to all.
 fn on(disk: &SmallDisk) -> (Node, Dial, Client) {
     disk.take(BALLAST_BYTES);
-    let mut node = Node::stopped(1, &[]);
+    // What is tested is a disk without room, not what retention does long before.
+    let never = [
+        "--disk-clean-percent",
+        "101",
+        "--disk-force-percent",
+        "101",
+        "--disk-refuse-percent",
+        "101",
+    ];
+    let mut node = Node::stopped(1, &never);
     node.set_data(disk.path().join("data"));
     node.run();
     let absent = Dial::durable(Version::V5, "absent");

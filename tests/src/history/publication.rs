@@ -23,6 +23,8 @@ pub(super) struct Publication {
     pub(super) certain: bool,
     /// It was sent again, at QoS 1: the node may have taken it twice.
     pub(super) repeated: bool,
+    /// Its record may have been retired.
+    pub(super) retired: bool,
     removed: bool,
 }
 
@@ -42,6 +44,7 @@ impl Publication {
             seen: false,
             certain: false,
             repeated: false,
+            retired: false,
             removed: false,
         }
     }
@@ -71,6 +74,6 @@ impl Publication {
     }
 
     pub(super) const fn must_be_stored(&self) -> bool {
-        self.is_owed()
+        self.is_owed() && !self.retired
     }
 }

@@ -57,6 +57,8 @@ pub(super) struct Session {
     /// The newest first delivery, as the publication's step.
     newest: BTreeMap<Sequence, (u64, MessageId)>,
     deliveries: u64,
+    /// What the node has told that retention took from this session.
+    cut: BTreeSet<MessageId>,
 }
 
 impl Session {
@@ -218,7 +220,8 @@ impl Session {
         let is_settled = self
             .covering(publication)
             .all(|one| one.settled.is_some_and(|step| step < publication.sent_step));
-        let is_ordered = !publication.will && !may_be_lost && is_covered && is_settled;
+        let is_whole = is_covered && !self.cut.contains(&message);
+        let is_ordered = !publication.will && !may_be_lost && is_whole && is_settled;
         if self.is_first(message) && is_ordered {
             return self.check_order(received, publication);
         }
@@ -235,6 +238,9 @@ impl Session {
             return Ok(());
         };
         let message = publication.message;
+        if self.cut.contains(&message) {
+            return Ok(());
+        }
         let Some(deliveries) = self.delivered.get(&message) else {
             return Err(Violation::Missing {
                 client,
@@ -314,6 +320,11 @@ impl Session {
         granted.unwrap_or(0).min(publication.qos)
     }
 
+    /// The node has told that these are gone.
+    pub(super) fn cut(&mut self, messages: &BTreeSet<MessageId>) {
+        self.cut.extend(messages);
+    }
+
     pub(super) const fn deliveries(&self) -> u64 {
         self.deliveries
     }
@@ -348,6 +359,7 @@ impl Session {
     fn end(&mut self) {
         self.subscriptions.clear();
         self.delivered.clear();
+        self.cut.clear();
         self.newest.clear();
         self.given_up.clear();
     }

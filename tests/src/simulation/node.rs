@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use engine_server::node::{CoreError, NodeOptions, Now, ShardCore, open_node};
-use engine_shard::{Census, ConnectionId, MeshBatch, ShardConfig, ShardId, Transmit};
+use engine_shard::{
+    Census, ConnectionId, Cut, LogOffset, MeshBatch, ShardConfig, ShardId, Transmit,
+};
 use storage_io::sim::{Rng, SimDisk, SimFile, SimQueue};
 use storage_io::{Completion, Disk, DiskQueue, Op};
 use storage_log::{Finding, RecordKind, inspect};
@@ -44,6 +46,7 @@ fn tune(config: &mut ShardConfig) {
     config.lane_events_max = 6;
     config.reads_max = 4;
     config.pending_max = 24;
+    config.tombstone_margin_ms = 1_000;
 }
 
 struct Seat {
@@ -62,10 +65,26 @@ pub(super) struct Node {
 
 impl Node {
     /// Starts a node on what is on the disk.
-    pub(super) fn start(disk: &SimDisk, shards: u8, seed: u64, now: Now) -> Result<Self, String> {
+    pub(super) fn start(
+        disk: &SimDisk,
+        shards: u8,
+        seed: u64,
+        retains: bool,
+        now: Now,
+    ) -> Result<Self, String> {
         let mut options = NodeOptions::new(shards, seed);
-        options.log.segment_bytes_min = 64 << 10;
-        options.log.segment_bytes_max = 128 << 10;
+        if retains {
+            options.log.segment_bytes_min = 16 << 10;
+            options.log.segment_bytes_max = 16 << 10;
+            options.retention.bytes = Some(32 << 10);
+            options.retention.check_ms = 20;
+            options.retention.pause_ms = 20;
+            options.retention.answer_ms = 500;
+            options.state_interval_ms = 50;
+        } else {
+            options.log.segment_bytes_min = 64 << 10;
+            options.log.segment_bytes_max = 128 << 10;
+        }
         // Small enough that readers that are behind go to the disk, and indexes are flushed.
         options.log.tail_bytes_max = 16 << 10;
         options.log.cache_bytes_max = 256 << 10;
@@ -170,6 +189,26 @@ impl Node {
         }
     }
 
+    /// Where a shard's log is to begin, while that is being moved.
+    pub(super) fn retiring(&self, shard: usize) -> Option<LogOffset> {
+        let seat = self.seats.get(shard)?;
+        seat.core.store().retiring()
+    }
+
+    /// What retention has taken from sessions in a shard's last turn.
+    pub(super) fn cuts(&self, shard: usize) -> &[Cut] {
+        self.seats.get(shard).map_or(&[], |seat| seat.core.cuts())
+    }
+
+    /// Segments that retention has taken, and tombstones that were freed.
+    pub(super) fn retired(&self) -> (u64, u64) {
+        let seats = self.seats.iter();
+        let segments = seats.map(|seat| seat.core.store().counters().retention.segments);
+        let seats = self.seats.iter();
+        let freed = seats.map(|seat| seat.core.shard().counters().tombstones_freed);
+        (segments.sum(), freed.sum())
+    }
+
     /// Whether a shard reads from its clients now.
     pub(super) fn reads_sockets(&self, shard: usize) -> bool {
         self.seats
@@ -264,6 +303,44 @@ fn stopped(error: CoreError) -> String {
     format!("stopped: {error}")
 }
 
+/// The publications of one log on a disk that lie below an offset, with their addresses.
+pub(super) fn messages_below(
+    disk: &SimDisk,
+    shard: usize,
+    upto: LogOffset,
+) -> Result<BTreeMap<(u32, u64), MessageId>, String> {
+    let failed = |error: &dyn std::fmt::Display| error.to_string();
+    let directory = disk
+        .sub(&format!("shard-{shard}"))
+        .map_err(|error| failed(&error))?;
+    let mut found = BTreeMap::new();
+    for finding in inspect(directory).map_err(|error| failed(&error))? {
+        let Finding::Record(record) = finding else {
+            continue;
+        };
+        let (log, at) = record.address;
+        let body = engine_session::Body::decode(&record.body).ok();
+        let message = body.and_then(|body| message_id(body.payload));
+        if let Some(message) = message.filter(|_| at.0 < upto.0) {
+            found.insert((log.0, at.0), message);
+        }
+    }
+    Ok(found)
+}
+
+/// Deletes what a node can rebuild from its logs: the state store and the index of a shard.
+pub(super) fn delete_derived(disk: &SimDisk, shard: u8) -> Result<(), String> {
+    let directory = disk
+        .sub(&format!("shard-{shard}"))
+        .map_err(|error| error.to_string())?;
+    for name in directory.list().map_err(|error| error.to_string())? {
+        if name == "state.redb" || name == "manifest" || name.starts_with("cq-") {
+            directory.remove(&name).map_err(|error| error.to_string())?;
+        }
+    }
+    directory.sync_dir().map_err(|error| error.to_string())
+}
+
 /// The numbers of all QoS 1/2 publications in the logs on a disk.
 pub(super) fn stored_messages(disk: &SimDisk, shards: u8) -> Result<BTreeSet<MessageId>, String> {
     let mut found = BTreeSet::new();
@@ -282,7 +359,10 @@ pub(super) fn stored_messages(disk: &SimDisk, shards: u8) -> Result<BTreeSet<Mes
                 } => {
                     records.retain(|record| record.address.1 < end);
                 }
-                Finding::Segment { .. } | Finding::Frame { .. } | Finding::End { .. } => {}
+                Finding::Start(_)
+                | Finding::Segment { .. }
+                | Finding::Frame { .. }
+                | Finding::End { .. } => {}
                 Finding::Damage(error) => {
                     return Err(format!("damage: log of shard {shard}: {error}"));
                 }

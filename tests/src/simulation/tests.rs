@@ -15,6 +15,18 @@ fn every_seed_keeps_every_promise() {
     }
 }
 
+/// Seeds with short logs: what they are for does happen in them.
+#[test]
+fn logs_are_cut_short_all_the_time() {
+    let mut all = Retained::default();
+    for seed in (3..40).step_by(4) {
+        let run = run_seed(seed, Options::default()).unwrap_or_else(|failure| panic!("{failure}"));
+        all.segments += run.retained.segments;
+        all.cuts += run.retained.cuts;
+    }
+    assert!(all.segments > 50 && all.cuts > 5, "{all:?}");
+}
+
 #[test]
 fn a_seed_run_twice_gives_the_same_trace() {
     for seed in [1, 7, 23] {

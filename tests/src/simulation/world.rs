@@ -1,20 +1,20 @@
 //! The scheduler: which of all that could happen next happens, decided by the seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use engine_mqtt::Version;
 use engine_server::node::Now;
-use engine_shard::{ConnectionId, home_shard};
+use engine_shard::{ConnectionId, LogOffset, home_shard};
 use storage_io::sim::{Faults, Rng, SimDisk};
 
-use super::Options;
 use super::actor::{Actor, Stage};
 use super::faults::{FaultCounts, Trouble};
 use super::link::Link;
-use super::node::{Node, stored_messages};
+use super::node::{Node, delete_derived, messages_below, stored_messages};
 use super::streams::Streams;
 use super::trace::Trace;
-use crate::history::{Event, History, Totals};
+use super::{Options, Retained};
+use crate::history::{Event, History, MessageId, Totals};
 
 /// The simulated clock starts here: some time in 2025, in milliseconds since the Unix epoch.
 const EPOCH_MS: u64 = 1_750_000_000_000;
@@ -47,6 +47,12 @@ pub(super) struct World {
     step: u64,
     pub(super) now_ms: u64,
     crashes: u32,
+    /// Publications that retention may have taken, by log and offset.
+    retired: BTreeMap<(u32, u64), MessageId>,
+    /// By shard: the move of its log's start that was looked at last.
+    retiring: BTreeMap<usize, LogOffset>,
+    /// What retention did in all lives of the node.
+    pub(super) retention: Retained,
     /// Clients begin nothing new.
     pub(super) at_rest: bool,
 }
@@ -77,6 +83,9 @@ impl World {
             step: 0,
             now_ms: 0,
             crashes: 0,
+            retired: BTreeMap::new(),
+            retiring: BTreeMap::new(),
+            retention: Retained::default(),
             at_rest: false,
         };
         for number in (0..options.clients).filter(|number| options.has(*number)) {
@@ -217,6 +226,7 @@ impl World {
             writes_per_10k: 10_000,
             ..faults.clone()
         });
+        self.count_retired();
         if let Some(node) = self.node.take() {
             self.trouble.counts.read_errors += node.reads_again();
         }
@@ -235,7 +245,14 @@ impl World {
 
     fn start(&mut self) -> Result<(), String> {
         let (shards, now) = (self.options.shards, self.now());
-        let node = Node::start(&self.disk, shards, self.seed, now);
+        if self.retains() && self.crashes > 0 {
+            for shard in 0..shards {
+                if self.rng.chance(1, 6) {
+                    delete_derived(&self.disk, shard)?;
+                }
+            }
+        }
+        let node = Node::start(&self.disk, shards, self.seed, self.retains(), now);
         self.node = Some(node.map_err(|error| format!("no start: {error}"))?);
         let messages = stored_messages(&self.disk, shards)?;
         self.trace.add(
@@ -248,6 +265,65 @@ impl World {
         self.history
             .record(self.now_ms, event)
             .map_err(|violation| violation.report())
+    }
+
+    /// Whether logs are short in this run, and begin anew all the time.
+    const fn retains(&self) -> bool {
+        self.seed % 4 == 3
+    }
+
+    pub(super) fn count_retired(&mut self) {
+        if let Some(node) = &self.node {
+            let (segments, tombstones) = node.retired();
+            self.retention.segments += segments;
+            self.retention.tombstones += tombstones;
+        }
+    }
+
+    /// Tells the history what retention is about to take, and from whom it has taken what.
+    fn watch_retention(&mut self, shard: usize) -> Result<(), String> {
+        let Some(node) = &self.node else {
+            return Ok(());
+        };
+        if let Some(upto) = node.retiring(shard)
+            && self.retiring.insert(shard, upto) != Some(upto)
+        {
+            // The simulator's own look at the disk always succeeds.
+            let faults = self.disk.faults();
+            self.disk.set_faults(Faults::default());
+            let below = messages_below(&self.disk, shard, upto);
+            self.disk.set_faults(faults);
+            let below = below?;
+            let messages: BTreeSet<_> = below.values().copied().collect();
+            self.retired.extend(below);
+            let event = Event::Retiring {
+                messages: &messages,
+            };
+            self.history
+                .record(self.now_ms, event)
+                .map_err(|violation| violation.report())?;
+        }
+        for cut in node.cuts(shard) {
+            self.retention.cuts += 1;
+            let range = (cut.log.0, cut.from.0)..(cut.log.0, cut.upto.0);
+            let messages: BTreeSet<_> = self
+                .retired
+                .range(range)
+                .map(|(_, message)| *message)
+                .collect();
+            let mut actors = self.actors.values();
+            let Some(actor) = actors.find(|actor| *actor.client_id == *cut.client_id) else {
+                continue;
+            };
+            let event = Event::Cut {
+                client: actor.number(),
+                messages: &messages,
+            };
+            self.history
+                .record(self.now_ms, event)
+                .map_err(|violation| violation.report())?;
+        }
+        Ok(())
     }
 
     pub(super) fn step_disk(&mut self, shard: usize) -> bool {
@@ -299,6 +375,7 @@ impl World {
         if self.step.is_multiple_of(BOUNDS_STEPS) {
             node.check_bounds(shard)?;
         }
+        self.watch_retention(shard)?;
         for transmit in transmits {
             self.trace.add(
                 self.step,

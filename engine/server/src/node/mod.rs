@@ -4,6 +4,7 @@
 //! It runs on its shard's thread and never waits: reads and writes go to a
 //! [`storage_io::DiskQueue`], their completions come back through [`ShardCore::disk`].
 
+mod carry;
 mod error;
 mod meta;
 mod now;
@@ -11,6 +12,7 @@ mod open;
 mod pace;
 mod reads;
 mod reserve;
+mod retain;
 mod store;
 mod turn;
 
@@ -18,5 +20,6 @@ pub use error::{CoreError, OpenError};
 pub use meta::{FORMAT_VERSION, Meta};
 pub use now::Now;
 pub use open::{NodeOptions, OpenedNode, ShardParts, open_node};
+pub use retain::{RetentionCounters, RetentionOptions};
 pub use store::{ShardStore, StoreCounters};
 pub use turn::ShardCore;

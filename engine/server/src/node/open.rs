@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use engine_shard::{
-    LogOffset, QueueId, Shard, ShardConfig, ShardId, Table, home_shard, read_retained,
+    LogOffset, Message, QueueId, Shard, ShardConfig, ShardId, Table, home_shard, read_retained,
     retained_change,
 };
 use engine_topic::Writer;
@@ -12,13 +12,14 @@ use foldhash::fast::FixedState;
 use storage_io::{Disk, DiskError, ErrorKind, Operation};
 use storage_log::{Log, LogError, LogId, LogOptions, Record, RecordKind};
 use storage_queue::{Entry, Index, IndexError};
-use storage_state::{Spawn, StateError, StateStore, Writing};
+use storage_state::{Spawn, StateError, StateStore, Writing, section};
 
 use super::error::{CoreError, OpenError};
 use super::meta::Meta;
 use super::now::Now;
 use super::reserve::{Reserve, release_if_needed};
-use super::store::{DERIVED, count_files, encode_changes, message};
+use super::retain::RetentionOptions;
+use super::store::{DERIVED, StoreParts, count_files, encode_changes, message};
 
 /// How a data directory is opened.
 #[derive(Clone, Debug)]
@@ -37,6 +38,10 @@ pub struct NodeOptions {
     pub reserve_bytes: u64,
     /// Queues of one log, at most.
     pub queues_max: usize,
+    /// What every log may keep.
+    pub retention: RetentionOptions,
+    /// Milliseconds between two transactions of a state store, when there is anything to write.
+    pub state_interval_ms: u64,
     /// Randomness, used when the directory is made and mixed into every start.
     pub seed: u64,
     /// Changes a shard's settings from their defaults.
@@ -55,6 +60,8 @@ impl NodeOptions {
             commit_wait_us: crate::COMMIT_WAIT_US,
             reserve_bytes: 0,
             queues_max: 10_000_000,
+            retention: RetentionOptions::default(),
+            state_interval_ms: 1_000,
             seed,
             tune: |_| {},
         }
@@ -64,27 +71,21 @@ impl NodeOptions {
 /// One shard of an opened node, on its way to its thread.
 pub struct ShardParts<D: Disk> {
     pub(super) shard: Shard,
-    pub(super) log: Log<D>,
-    pub(super) index: Index<D>,
-    pub(super) state: StateStore,
-    pub(super) names: HashMap<Vec<u8>, QueueId, FixedState>,
-    pub(super) queues_max: usize,
-    pub(super) commit_wait_us: u64,
-    pub(super) reserve: Reserve<D>,
+    pub(super) store: StoreParts<D>,
 }
 
 impl<D: Disk> ShardParts<D> {
     /// Files that are open.
     #[must_use]
     pub fn open_files(&self) -> usize {
-        count_files(&self.log, &self.index)
+        count_files(&self.store.log, &self.store.index)
     }
 }
 
 impl<D: Disk> std::fmt::Debug for ShardParts<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ShardParts")
-            .field("log", &self.log.log_id())
+            .field("log", &self.store.log.log_id())
             .finish_non_exhaustive()
     }
 }
@@ -131,9 +132,11 @@ pub fn open_node<D: Disk>(
         };
         files.push(open_files(disk, shard, options, writing, &mut notes)?);
     }
-    let mut logs = Vec::new();
+    let (mut logs, mut oldest) = (Vec::new(), Vec::new());
     for shard in 0..options.shards {
-        logs.push(recover_log(shard, options, &meta, &mut files, &mut notes)?);
+        let (log, stamp) = recover_log(shard, options, &meta, &mut files, &mut notes)?;
+        oldest.push(stamp.unwrap_or(now.wall_ms << 16));
+        logs.push(log);
     }
     let ends: Vec<LogOffset> = logs.iter().map(|log| LogOffset(log.durable().0)).collect();
     let mut shards = Vec::new();
@@ -151,6 +154,7 @@ pub fn open_node<D: Disk>(
     for parts in &mut shards {
         parts.shard.start(Arc::clone(&table), writer.take(), &ends);
         parts.shard.begin_behind(newest);
+        parts.shard.set_oldest_stamps(&oldest);
     }
     Ok(OpenedNode {
         meta,
@@ -161,7 +165,11 @@ pub fn open_node<D: Disk>(
 
 /// The newest stamp in a shard's log and state.
 fn newest_stamp<D: Disk>(parts: &ShardParts<D>) -> u64 {
-    let segments = parts.log.segments().map(|segment| segment.newest_stamp);
+    let segments = parts
+        .store
+        .log
+        .segments()
+        .map(|segment| segment.newest_stamp);
     segments
         .max()
         .unwrap_or_default()
@@ -199,14 +207,14 @@ fn open_files<D: Disk>(
 }
 
 /// Recovers one log into its own index and state store, and its retained messages into the state
-/// stores of their topics' owners.
+/// stores of their topics' owners. Returns it, and a stamp that no record in it is below.
 fn recover_log<D: Disk>(
     shard: u8,
     options: &NodeOptions,
     meta: &Meta,
     files: &mut [Files<D>],
     notes: &mut Vec<String>,
-) -> Result<Log<D>, OpenError> {
+) -> Result<(Log<D>, Option<u64>), OpenError> {
     let fail = |error: CoreError| OpenError::Shard { shard, error };
     let id = u32::from(shard);
     let own = usize::from(shard);
@@ -251,9 +259,10 @@ fn recover_log<D: Disk>(
     if let Some(one) = files.get_mut(own) {
         one.index
             .truncate_above(log.durable())
+            .and_then(|_| one.index.retire_blocking(log.start()))
             .map_err(|error| fail(error.into()))?;
     }
-    Ok(log)
+    Ok((log, report.oldest_stamp))
 }
 
 /// Takes one recovered record. Everything in it is durable.
@@ -280,13 +289,44 @@ fn replay<D: Disk>(
             .collect();
         one.index.append(&entries)?;
         flush_if_full(&mut one.index, end)?;
-        one.state.apply(log.0, end.0, &record.state)?;
+        one.state.apply(log.0, end.0, &own_section(&record.state))?;
+    }
+    for change in section::decode(&record.state).flatten() {
+        let retained = change
+            .value
+            .filter(|_| change.table == Table::Retained as u8);
+        if let Some(Ok(message)) = retained.map(read_retained) {
+            replay_retained(shards, (log.0, at.0), &message, files)?;
+        }
+    }
+    if record.kind == RecordKind::Message && record.flags & 4 != 0 {
+        replay_retained(shards, (log.0, at.0), &message(record), files)?;
+    }
+    for one in files.iter_mut() {
         settle_if_full(&mut one.state)?;
     }
-    if record.kind != RecordKind::Message || record.flags & 4 == 0 {
-        return Ok(());
+    Ok(())
+}
+
+/// A section without what it says about retained messages: those go to their topics' owners, in
+/// the order of their stamps. That a tombstone was freed is not replayed: it is freed again.
+fn own_section(state: &[u8]) -> Vec<u8> {
+    let mut own = Vec::with_capacity(state.len());
+    let changes = section::decode(state).flatten();
+    for change in changes.filter(|change| change.table != Table::Retained as u8) {
+        let encoded = section::encode(&change, &mut own);
+        debug_assert!(encoded.is_ok(), "it was encoded before");
     }
-    let retained = message(record);
+    own
+}
+
+/// Takes a retained publication of the record at `from`, unless its topic has a later one.
+fn replay_retained<D: Disk>(
+    shards: u8,
+    from: (u32, u64),
+    retained: &Message,
+    files: &mut [Files<D>],
+) -> Result<(), CoreError> {
     let Ok(body) = retained.parts() else {
         return Ok(());
     };
@@ -301,11 +341,10 @@ fn replay<D: Disk>(
     if newer.is_some_and(|old| old.stamp >= retained.stamp) {
         return Ok(());
     }
-    if let Ok(change) = retained_change(&retained) {
+    if let Ok(change) = retained_change(retained) {
         let mut section = Vec::new();
         encode_changes(&[change], &mut section);
-        one.state.apply(log.0 | DERIVED, at.0 + 1, &section)?;
-        settle_if_full(&mut one.state)?;
+        one.state.apply(from.0 | DERIVED, from.1 + 1, &section)?;
     }
     Ok(())
 }
@@ -350,12 +389,17 @@ fn restore<D: Disk>(
     meta: &Meta,
     now: Now,
 ) -> Result<ShardParts<D>, OpenError> {
-    let Files { disk, index, state } = files;
+    let Files {
+        disk,
+        mut index,
+        state,
+    } = files;
     let fail = |error: CoreError| OpenError::Shard { shard, error };
     let seed = meta.seed ^ (u64::from(meta.boot) << 16) ^ u64::from(shard);
     let mut config = ShardConfig::new(ShardId(shard), options.shards, meta.boot, seed);
     (options.tune)(&mut config);
     let mut rows = Vec::new();
+    let mut last_queue = 0;
     let mut names = HashMap::with_hasher(FixedState::with_seed(seed));
     for row in state.scan_all().map_err(|error| fail(error.into()))? {
         let row = row.map_err(|error| fail(error.into()))?;
@@ -363,25 +407,40 @@ fn restore<D: Disk>(
             continue;
         };
         if table == Table::Queue {
-            let id = row
-                .value
-                .first_chunk::<8>()
-                .map_or(0, |bytes| u64::from_le_bytes(*bytes));
-            names.insert(row.key, QueueId(id));
+            let (id, next) = read_name(&row.value);
+            last_queue = last_queue.max(id);
+            if !row.key.is_empty() {
+                index.raise_next_offset(storage_log::QueueId(id), next);
+                names.insert(row.key, QueueId(id));
+            }
         } else {
             rows.push((table, row.key, row.value));
         }
     }
     let machine = Shard::restore(config, now.into(), rows.into_iter())
         .map_err(|error| OpenError::Restore { shard, error })?;
-    Ok(ShardParts {
-        shard: machine,
+    let store = StoreParts {
         log,
         index,
         state,
         names,
+        last_queue,
         queues_max: options.queues_max,
         commit_wait_us: options.commit_wait_us,
         reserve: Reserve::new(disk, options),
+        retention: options.retention,
+        state_interval_ms: options.state_interval_ms,
+        wall_ms: now.wall_ms,
+    };
+    Ok(ShardParts {
+        shard: machine,
+        store,
     })
+}
+
+/// The id of a queue, and the offset that its next entry gets at least.
+fn read_name(value: &[u8]) -> (u64, u64) {
+    let number = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let next = value.get(8..).and_then(<[u8]>::first_chunk);
+    (number(value.first_chunk()), number(next))
 }

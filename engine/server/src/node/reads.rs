@@ -8,7 +8,7 @@ use std::sync::Arc;
 use engine_mqtt::QoS;
 use engine_shard::{LogOffset, Message, QueueName, ReadAnswer, ReadRequest, ReadToken};
 use storage_io::{Disk, DiskError, DiskQueue, Done, Op};
-use storage_log::{Chunk, ChunkRead, Lookup, RecordKind, Scan};
+use storage_log::{Chunk, ChunkRead, LogError, Lookup, RecordKind, Scan};
 use storage_queue::{Found, PageRead};
 
 use super::error::CoreError;
@@ -168,6 +168,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                         ReadAnswer {
                             messages: read.messages,
                             next,
+                            start: LogOffset(self.log.start().0),
                         },
                     ));
                 }
@@ -278,6 +279,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                 self.read_chunk(chunk);
                 Ok(None)
             }
+            Err(LogError::Retired { .. }) => Ok(Some(None)),
             Err(error) => {
                 let shard = self.log.log_id().0;
                 tracing::error!(shard, %error, "a record cannot be read and is left out");
@@ -372,7 +374,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         }
     }
 
-    fn read_chunk(&mut self, read: ChunkRead<D::File>) {
+    pub(super) fn read_chunk(&mut self, read: ChunkRead<D::File>) {
         if self.chunks.values().any(|chunk| *chunk == read.chunk) {
             return;
         }

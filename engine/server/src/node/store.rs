@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use engine_mqtt::QoS;
 use engine_shard::{
     Address, Appended, Change, LogId, LogOffset, Message, NewRecord, QueueId, QueueName,
-    ReadAnswer, ReadRequest, ReadToken, Shard, Store, Table,
+    ReadAnswer, ReadRequest, ReadToken, Store, Table,
 };
 use foldhash::fast::FixedState;
 use storage_io::{Completion, Disk, DiskQueue};
@@ -14,10 +14,11 @@ use storage_queue::{Entry, Index};
 use storage_state::StateStore;
 
 use super::error::CoreError;
-use super::open::ShardParts;
+use super::now::Now;
 use super::pace::Pace;
 use super::reads::{FailedReads, Read};
 use super::reserve::Reserve;
+use super::retain::{Retention, RetentionCounters, RetentionOptions};
 
 /// State that follows from records of any log (retained messages at their owner) is counted under
 /// this bit, beside the log's own changes of state.
@@ -25,9 +26,6 @@ pub(super) const DERIVED: u32 = 1 << 31;
 
 /// The high byte of the tokens of this module's reads.
 const TOKEN_OWNER: u64 = 3 << 56;
-
-/// Milliseconds between two transactions of the state store, when there is anything to write.
-const STATE_INTERVAL_MS: u64 = 1_000;
 
 /// Milliseconds between two attempts to flush the index when space or descriptors have run out.
 const SHORTAGE_INTERVAL_MS: u64 = 1_000;
@@ -54,6 +52,24 @@ pub struct StoreCounters {
     pub reads_again: u64,
     /// Reads under way.
     pub reads: u64,
+    /// What retention does.
+    pub retention: RetentionCounters,
+}
+
+/// What a store is made of.
+pub(super) struct StoreParts<D: Disk> {
+    pub(super) log: Log<D>,
+    pub(super) index: Index<D>,
+    pub(super) state: StateStore,
+    pub(super) names: HashMap<Vec<u8>, QueueId, FixedState>,
+    pub(super) last_queue: u64,
+    pub(super) queues_max: usize,
+    pub(super) commit_wait_us: u64,
+    pub(super) reserve: Reserve<D>,
+    pub(super) retention: RetentionOptions,
+    pub(super) state_interval_ms: u64,
+    /// The wall clock, milliseconds.
+    pub(super) wall_ms: u64,
 }
 
 /// Log, index and state of one shard.
@@ -67,6 +83,12 @@ pub struct ShardStore<D: Disk, Q> {
     pace: Pace,
     /// The clock of this turn, monotonic microseconds.
     pub(super) now_us: u64,
+    /// The highest id of a queue that was ever given out.
+    pub(super) last_queue: u64,
+    /// Grows when a name is removed.
+    pub(super) queues_version: u64,
+    pub(super) retention: Retention,
+    state_interval_ms: u64,
     /// Changes of the queue table that go with the next record.
     created: Vec<u8>,
     section: Vec<u8>,
@@ -83,9 +105,11 @@ pub struct ShardStore<D: Disk, Q> {
     /// An error that a call without a result met.
     pub(super) failed: Option<CoreError>,
     reserve: Reserve<D>,
-    next_state_ms: u64,
+    pub(super) next_state_ms: u64,
     next_flush_ms: u64,
-    now_ms: u64,
+    pub(super) now_ms: u64,
+    /// The wall clock at the end of the last turn, milliseconds.
+    wall_ms: u64,
 }
 
 impl<D: Disk, Q> std::fmt::Debug for ShardStore<D, Q> {
@@ -150,19 +174,21 @@ pub(super) fn encode_changes(changes: &[Change], section: &mut Vec<u8>) {
 }
 
 impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
-    /// The store of a shard that was opened, beside its machine.
-    pub(super) fn new(parts: ShardParts<D>, queue: Q) -> (Shard, Self) {
-        let ShardParts {
-            shard,
+    pub(super) fn new(parts: StoreParts<D>, queue: Q) -> Self {
+        let StoreParts {
             log,
             index,
             state,
             names,
+            last_queue,
             queues_max,
             commit_wait_us,
             reserve,
+            retention,
+            state_interval_ms,
+            wall_ms,
         } = parts;
-        let store = Self {
+        Self {
             log,
             index,
             state,
@@ -171,6 +197,11 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             queues_max,
             pace: Pace::new(commit_wait_us),
             now_us: 0,
+            last_queue,
+            queues_version: 0,
+            retention: Retention::new(retention, wall_ms),
+            state_interval_ms,
+            wall_ms,
             created: Vec::new(),
             section: Vec::new(),
             entries: Vec::new(),
@@ -186,8 +217,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             next_state_ms: 0,
             next_flush_ms: 0,
             now_ms: 0,
-        };
-        (shard, store)
+        }
     }
 
     /// What the store counts.
@@ -198,6 +228,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             queues: count(self.names.len()),
             commits_held: self.pace.held(),
             reads: count(self.reads.len()),
+            retention: self.retention.counters,
             ..self.counters
         }
     }
@@ -254,12 +285,9 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
 
     /// Starts whatever can be started: a group commit, a flush of the index, a transaction of the
     /// state store. `positions` are the machine's.
-    pub(super) fn end_turn(
-        &mut self,
-        now_ms: u64,
-        positions: &[LogOffset],
-    ) -> Result<(), CoreError> {
-        self.now_ms = now_ms;
+    pub(super) fn end_turn(&mut self, now: Now, positions: &[LogOffset]) -> Result<(), CoreError> {
+        let now_ms = now.monotonic_ms();
+        (self.now_ms, self.wall_ms) = (now_ms, now.wall_ms);
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
@@ -275,7 +303,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         let synced = self.log.synced().0;
         let durable = |log: u32| if log & DERIVED == 0 { synced } else { u64::MAX };
         if now_ms >= self.next_state_ms {
-            self.next_state_ms = now_ms + STATE_INTERVAL_MS;
+            self.next_state_ms = now_ms + self.state_interval_ms;
             self.note_positions(positions)?;
             self.state.flush_now(durable)?;
         } else {
@@ -329,7 +357,8 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         } else {
             u64::MAX
         };
-        log.min(state).min(index)
+        let retention = self.retention.next_timeout(self.now_ms);
+        log.min(state).min(index).min(retention)
     }
 
     /// At an orderly stop: makes the log's end known, and the state store complete.
@@ -346,6 +375,29 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         self.names
             .get(&stored_name(name))
             .map(|id| storage_log::QueueId(id.0))
+    }
+
+    /// Appends a record of changes; `applied` are those that the state store does not have.
+    pub(super) fn append_state(&mut self, section: &[u8], applied: &[u8]) -> LogOffset {
+        let appended = self.log.append(&storage_log::NewRecord {
+            kind: RecordKind::State,
+            flags: 0,
+            stamp: self.wall_ms << 16,
+            publisher: 0,
+            packet_id: 0,
+            epoch: 0,
+            queues: &[],
+            tag: 0,
+            state: section,
+            body: &[],
+        });
+        self.counters.records_appended += 1;
+        self.counters.bytes_appended += appended.end.0 - appended.offset.0;
+        let log = self.log.log_id().0;
+        if let Err(error) = self.state.apply(log, appended.end.0, applied) {
+            self.failed.get_or_insert_with(|| error.into());
+        }
+        LogOffset(appended.end.0)
     }
 
     fn append_record(&mut self, record: &NewRecord<'_>) -> Appended {
@@ -372,7 +424,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         let appended = self.log.append(&storage_log::NewRecord {
             kind,
             flags,
-            stamp: new.map_or(0, |new| new.stamp),
+            stamp: new.map_or(self.wall_ms << 16, |new| new.stamp),
             publisher: new.map_or(0, |new| new.publisher),
             packet_id: new.map_or(0, |new| new.packet_id),
             epoch: 0,
@@ -422,6 +474,18 @@ impl<D: Disk, Q: DiskQueue<D::File>> Store for ShardStore<D, Q> {
         LogOffset(self.log.durable().0)
     }
 
+    fn refuses(&self) -> bool {
+        self.retention.refuses
+    }
+
+    fn applied_from(&self, log: LogId) -> LogOffset {
+        LogOffset(self.state.applied(log.0 | DERIVED))
+    }
+
+    fn queues_version(&self) -> u64 {
+        self.queues_version
+    }
+
     fn is_full(&self) -> bool {
         self.log.is_full() || self.index.is_full() || self.state.is_full()
     }
@@ -434,7 +498,8 @@ impl<D: Disk, Q: DiskQueue<D::File>> Store for ShardStore<D, Q> {
         if self.names.len() >= self.queues_max {
             return None;
         }
-        let id = self.names.len() as u64 + 1;
+        self.last_queue += 1;
+        let id = self.last_queue;
         let value = id.to_le_bytes().to_vec();
         let change = Change {
             table: Table::Queue,

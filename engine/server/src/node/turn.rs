@@ -1,6 +1,6 @@
 //! The order of a turn.
 
-use engine_shard::{ConnectionId, LogOffset, MeshBatch, Shard, ShardId, Store, Transmit};
+use engine_shard::{ConnectionId, Cut, LogOffset, MeshBatch, Shard, ShardId, Store, Transmit};
 use storage_io::{Disk, DiskQueue};
 
 use super::error::CoreError;
@@ -14,8 +14,10 @@ const READ_ROUNDS: usize = 4;
 /// A shard: its machine and its store.
 #[derive(Debug)]
 pub struct ShardCore<D: Disk, Q> {
-    shard: Shard,
-    store: ShardStore<D, Q>,
+    pub(super) shard: Shard,
+    pub(super) store: ShardStore<D, Q>,
+    /// What retention has taken from sessions, newest last; whoever drives takes it.
+    pub(super) cuts: Vec<Cut>,
     stopping: bool,
     closed: bool,
 }
@@ -24,10 +26,12 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
     /// Joins what [`super::open_node`] has opened with the disk queue of the shard's thread.
     #[must_use]
     pub fn new(parts: ShardParts<D>, queue: Q) -> Self {
-        let (shard, store) = ShardStore::new(parts, queue);
+        let ShardParts { shard, store } = parts;
+        let store = ShardStore::new(store, queue);
         Self {
             shard,
             store,
+            cuts: Vec::new(),
             stopping: false,
             closed: false,
         }
@@ -116,8 +120,11 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
             }
             self.shard.end_turn(now.into(), &mut self.store);
         }
-        self.store
-            .end_turn(now.monotonic_ms(), self.shard.positions())?;
+        self.cuts.clear();
+        if !self.stopping {
+            self.retain(now)?;
+        }
+        self.store.end_turn(now, self.shard.positions())?;
         if self.stopping && !self.closed && self.shard.stopped() {
             self.store.log.request_marker();
             self.store.log.commit(&mut self.store.queue)?;
@@ -127,6 +134,12 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
             }
         }
         Ok(())
+    }
+
+    /// What retention has taken from sessions in the last turn.
+    #[must_use]
+    pub fn cuts(&self) -> &[Cut] {
+        &self.cuts
     }
 
     /// Whether sockets may be read.

@@ -128,6 +128,7 @@ impl MemoryStore {
                     return ReadAnswer {
                         messages,
                         next: record.end,
+                        start: LogOffset::ZERO,
                     };
                 }
             }
@@ -135,6 +136,7 @@ impl MemoryStore {
         ReadAnswer {
             messages,
             next: upto,
+            start: LogOffset::ZERO,
         }
     }
 }
@@ -154,6 +156,18 @@ impl Store for MemoryStore {
 
     fn is_full(&self) -> bool {
         self.is_full
+    }
+
+    fn refuses(&self) -> bool {
+        false
+    }
+
+    fn applied_from(&self, _log: LogId) -> LogOffset {
+        LogOffset(u64::MAX)
+    }
+
+    fn queues_version(&self) -> u64 {
+        0
     }
 
     fn queue(&mut self, name: &QueueName) -> Option<QueueId> {
@@ -222,6 +236,7 @@ impl Store for MemoryStore {
                 ReadAnswer {
                     messages,
                     next: LogOffset::ZERO,
+                    start: LogOffset::ZERO,
                 }
             }
             ReadRequest::Pull {
@@ -239,6 +254,7 @@ impl Store for MemoryStore {
                 ReadAnswer {
                     messages,
                     next: self.durable,
+                    start: LogOffset::ZERO,
                 }
             }
         };

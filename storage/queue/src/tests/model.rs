@@ -352,7 +352,8 @@ impl Model {
         for (queue, all) in self.entries.clone() {
             let queue = QueueId(queue);
             let list = self.visible(queue);
-            assert!(list.is_empty() || self.index.may_hold(queue));
+            let last = list.last().map_or(LogOffset(0), |entry| entry.at);
+            assert!(list.is_empty() || self.index.may_hold(queue, last));
             let upto = LogOffset(self.end);
             assert_eq!(self.all(queue, LogOffset(0), upto, usize::MAX), list);
             assert_eq!(self.all_by_offset(queue, 0, usize::MAX), list);
