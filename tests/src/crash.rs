@@ -1,8 +1,9 @@
 //! `kill -9` of the real process at random points under load, held against the history checker.
 //!
 //! Its modules are further experiments on the real process: [`damage`] flips bits of its files,
-//! [`full`] fills its disk, [`retention`] takes its old messages, [`memory`] gives it too little, [`pauses`] stops it for a while,
-//! [`descriptors`] and [`storm`] bring more clients than it may hold and many at once.
+//! [`full`] fills its disk, [`retention`] takes its old messages, [`memory`] gives it too little,
+//! [`pauses`] stops it for a while, [`descriptors`] and [`storm`] bring more clients than it may
+//! hold and many at once.
 //!
 //! Publishers (QoS 1 and 2, retained now and then) and subscribers (durable; exact and wildcard
 //! filters; some always online, some seldom) run as threads. What they do and see goes through one
