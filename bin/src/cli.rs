@@ -108,6 +108,7 @@ impl Serve {
             disk_clean_percent: self.disk_clean_percent,
             disk_force_percent: self.disk_force_percent,
             disk_refuse_percent: self.disk_refuse_percent,
+            limits: None,
         }
     }
 }

@@ -9,6 +9,7 @@
 
 mod connect;
 mod exchange;
+mod limits;
 mod malformed;
 mod publish;
 mod retained;

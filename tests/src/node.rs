@@ -108,6 +108,11 @@ impl Node {
         self.shards = shards;
     }
 
+    /// For the next start: one more argument.
+    pub(crate) fn add_argument(&mut self, argument: &str) {
+        self.arguments.push(argument.to_owned());
+    }
+
     /// For the next start: the data is in this folder, which the test keeps.
     pub(crate) fn set_data(&mut self, data: PathBuf) {
         self.data = data;

@@ -8,8 +8,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use engine_shard::ClientLimits;
 use serde::Deserialize;
 
+use crate::limits::{LimitError, LimitSettings};
 use crate::url::{ListenUrl, UrlError};
 
 /// The most shards a node can have: shard sets are 64 bits wide.
@@ -77,6 +79,9 @@ impl<'de> Deserialize<'de> for Durability {
 
 /// The smallest value of `segment-bytes`: a packet of the largest size is at most a quarter.
 pub(crate) const SEGMENT_BYTES_LEAST: u64 = 8 << 20;
+
+/// Bytes of a log's first segment, unless it may have less.
+const SEGMENT_BYTES_USUAL: u64 = 16 << 20;
 
 /// The largest value of `segment-bytes`.
 pub(crate) const SEGMENT_BYTES_MOST: u64 = 256 << 20;
@@ -163,6 +168,8 @@ pub struct Settings {
     pub disk_force_percent: Option<u8>,
     /// The same, from which publications are refused.
     pub disk_refuse_percent: Option<u8>,
+    /// What clients may do; in the file only.
+    pub limits: Option<LimitSettings>,
 }
 
 impl Settings {
@@ -191,6 +198,7 @@ impl Settings {
             disk_clean_percent: self.disk_clean_percent.or(base.disk_clean_percent),
             disk_force_percent: self.disk_force_percent.or(base.disk_force_percent),
             disk_refuse_percent: self.disk_refuse_percent.or(base.disk_refuse_percent),
+            limits: self.limits.or(base.limits),
         }
     }
 
@@ -202,7 +210,8 @@ impl Settings {
     pub fn finish(self) -> Result<Config, ConfigError> {
         let defaults = Config::default();
         let kept = defaults.retention;
-        let config = Config {
+        let limits = self.limits.unwrap_or_default();
+        let mut config = Config {
             data: self.data.unwrap_or(defaults.data),
             listen: self.listen.unwrap_or(defaults.listen),
             shards: self.shards,
@@ -218,8 +227,12 @@ impl Settings {
                 force_percent: self.disk_force_percent.unwrap_or(kept.force_percent),
                 refuse_percent: self.disk_refuse_percent.unwrap_or(kept.refuse_percent),
             },
+            limits: defaults.limits,
         };
         config.check()?;
+        config.limits = limits
+            .finish(config.segment_bytes_min())
+            .map_err(ConfigError::Limit)?;
         Ok(config)
     }
 }
@@ -245,6 +258,8 @@ pub struct Config {
     pub allow_anonymous: bool,
     /// What is kept, and for how long.
     pub retention: Retention,
+    /// What clients may do.
+    pub limits: ClientLimits,
 }
 
 impl Default for Config {
@@ -258,11 +273,21 @@ impl Default for Config {
             metrics: None,
             allow_anonymous: false,
             retention: Retention::default(),
+            limits: ClientLimits::default(),
         }
     }
 }
 
 impl Config {
+    /// Bytes of the smallest segments that a log of this configuration may have.
+    const fn segment_bytes_min(&self) -> u64 {
+        if self.retention.bytes > 0 || self.retention.segment_bytes < SEGMENT_BYTES_USUAL {
+            SEGMENT_BYTES_LEAST
+        } else {
+            SEGMENT_BYTES_USUAL
+        }
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         if let Some(shards) = self.shards.filter(|n| !(1..=SHARDS_MAX).contains(n)) {
             return Err(ConfigError::Shards(shards));
@@ -306,6 +331,8 @@ pub enum ConfigError {
     RetentionBytes(u64),
     /// The three levels of the disk do not ascend within 1 to 101.
     DiskPercent([u8; 3]),
+    /// A limit of clients is out of range.
+    Limit(LimitError),
     /// The list of listeners is empty.
     NoListener,
     /// An address and why its host could not be resolved.
@@ -346,6 +373,7 @@ impl fmt::Display for ConfigError {
                 "disk-clean-percent {clean}, disk-force-percent {force} and disk-refuse-percent \
                  {refuse} must ascend from 1 to 101"
             ),
+            Self::Limit(error) => error.fmt(f),
             Self::NoListener => write!(f, "listen is empty: name at least one mqtt://HOST:PORT"),
             Self::Resolve(address, error) => {
                 write!(f, "{address}: the host cannot be resolved: {error}")

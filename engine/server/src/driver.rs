@@ -8,7 +8,8 @@ mod accept;
 mod held;
 mod meters;
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -17,16 +18,13 @@ use std::time::Duration;
 use tracing::info;
 
 use crate::descriptors::Refusals;
-use crate::machine::{Failure, Machine, Now, Routing};
+use crate::machine::{Failure, Hold, Machine, Now, Routing};
 use crate::mesh::{Bell, Handover, Mesh, Parcel};
 use crate::net::{Net, Phase, Received, Sent};
 use crate::ring::Completion;
 use crate::shared::Shared;
 use crate::slots::Key;
 use crate::socket;
-
-/// How long a client may take to send its CONNECT, in milliseconds.
-pub(crate) const CONNECT_MS_MAX: u64 = 10_000;
 
 /// Connections of one shard whose CONNECT is not complete.
 pub(crate) const DOOR_CONNECTIONS_MAX: usize = 16_384;
@@ -80,6 +78,8 @@ pub(crate) struct Driver<M: Machine> {
     draining: VecDeque<(u64, Key)>,
     /// Connections whose next packet has to wait for room.
     held: VecDeque<Key>,
+    /// Connections whose next packet has to wait for its time, and that, monotonic milliseconds.
+    paused: BinaryHeap<Reverse<(u64, Key)>>,
     completions: Vec<Completion>,
     accept_again_at: Option<u64>,
     publish_at: u64,
@@ -115,6 +115,7 @@ impl<M: Machine> Driver<M> {
             door: Door::default(),
             draining: VecDeque::new(),
             held: VecDeque::new(),
+            paused: BinaryHeap::new(),
             completions: Vec::new(),
             accept_again_at: None,
             publish_at: 0,
@@ -189,6 +190,7 @@ impl<M: Machine> Driver<M> {
         worked |= self.take_mesh(now);
         worked |= self.machine.disk(now)?;
         worked |= self.resume_held(now);
+        worked |= self.resume_paused(now);
         worked |= self.read_sockets(now)?;
         if now.monotonic_ms() >= self.machine.next_timeout() {
             self.machine.tick(now);
@@ -378,12 +380,11 @@ impl<M: Machine> Driver<M> {
 
     /// A connection that was read from is watched again, or waits until the machine has room.
     fn read_on(&mut self, key: Key) {
-        if self.machine.holds(key) {
-            self.held.push_back(key);
-        } else if self.machine.reads_sockets() {
-            self.net.watch(key);
-        } else {
-            self.net.read_later(key);
+        match self.machine.holds(key) {
+            Hold::Room => self.held.push_back(key),
+            Hold::Until(at_ms) => self.paused.push(Reverse((at_ms, key))),
+            Hold::No if self.machine.reads_sockets() => self.net.watch(key),
+            Hold::No => self.net.read_later(key),
         }
     }
 
@@ -490,6 +491,7 @@ impl<M: Machine> Driver<M> {
         let others = [
             front(&self.door.deadlines),
             front(&self.draining),
+            self.paused.peek().map(|Reverse((at, _))| *at),
             self.accept_again_at,
         ];
         for other in others.into_iter().flatten() {

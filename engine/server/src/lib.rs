@@ -24,6 +24,7 @@ mod error;
 mod executor;
 pub mod inspect;
 mod layer;
+mod limits;
 mod machine;
 mod mesh;
 mod metrics;
@@ -46,6 +47,7 @@ pub use config::{
     Retention, SHARDS_MAX, Settings,
 };
 pub use error::{RunError, StartError};
+pub use limits::{LimitError, LimitSettings};
 pub use run::Node;
 pub use threads::StopHandle;
 pub use url::{ListenUrl, PORT_DEFAULT, UrlError};

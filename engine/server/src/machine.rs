@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+pub(crate) use engine_shard::Hold;
+
 pub(crate) use crate::node::Now;
 use crate::slots::Key;
 
@@ -92,7 +94,9 @@ pub(crate) trait Machine: 'static {
     /// Whether it has room for what connections are held in front of.
     fn takes_publications(&self) -> bool;
     /// Whether it has stopped in front of something of this connection that it has no room for.
-    fn holds(&self, connection: Key) -> bool;
+    fn holds(&self, connection: Key) -> Hold;
+    /// How long a client may take to send its CONNECT, milliseconds.
+    fn connect_timeout_ms(&self) -> u64;
     /// Files that it has open.
     fn open_files(&self) -> usize;
     /// Visits every counter and gauge, always in the same order.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::Builder;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use engine_shard::ClientLimits;
 use storage_io::{DirectDisk, DirectoryLock, ErrorKind, RingQueue};
 use storage_log::LogOptions;
 use tracing::{info, warn};
@@ -73,7 +74,7 @@ impl Node {
         let shards = placement.cores.len();
         let count = u8::try_from(shards).map_err(|error| data(&error))?;
         let options = options(config, count);
-        let packet_bytes_max = 1024 * 1024;
+        let limits = config.limits;
         let mut spawn = |work: Box<dyn FnOnce() + Send>| {
             let spawned = Builder::new().name("state".to_owned()).spawn(work);
             if let Err(error) = spawned {
@@ -95,7 +96,7 @@ impl Node {
         let mut parts = opened.shards.into_iter();
         let threads = threads::start(&placement, &config.listen, descriptors, |shard| {
             let parts = parts.next();
-            move |event: BorrowedFd<'_>| open_machine(parts, shard, count, packet_bytes_max, event)
+            move |event: BorrowedFd<'_>| open_machine(parts, shard, count, limits, event)
         })?;
         let page = match &config.metrics {
             None => None,
@@ -177,7 +178,7 @@ fn open_machine(
     parts: Option<ShardParts<DirectDisk>>,
     shard: usize,
     shards: u8,
-    packet_bytes_max: u32,
+    limits: ClientLimits,
     event: BorrowedFd<'_>,
 ) -> Result<ShardMachine, StartError> {
     let Some(parts) = parts else {
@@ -187,7 +188,7 @@ fn open_machine(
         .map_err(|error| StartError::System(format!("shard {shard}: a disk ring: {error}")))?;
     let core = ShardCore::new(parts, queue);
     let shard = u8::try_from(shard).unwrap_or(u8::MAX);
-    Ok(ShardMachine::new(core, shard, shards, packet_bytes_max))
+    Ok(ShardMachine::new(core, shard, shards, limits))
 }
 
 fn options(config: &Config, shards: u8) -> NodeOptions {
@@ -229,6 +230,7 @@ fn options(config: &Config, shards: u8) -> NodeOptions {
         commit_wait_us: config.commit_wait_us,
         reserve_bytes: RESERVE_BYTES,
         retention,
+        clients: config.limits,
         ..NodeOptions::new(shards, seed)
     }
 }

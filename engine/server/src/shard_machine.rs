@@ -1,7 +1,7 @@
 //! A shard's core as the runtime drives it: connections by key, peers by number.
 
 use engine_mqtt::{Limits, Peek, peek_client_id};
-use engine_shard::{ConnectionId, Kind, MeshBatch, ShardId, home_shard};
+use engine_shard::{ClientLimits, ConnectionId, Hold, Kind, MeshBatch, ShardId, home_shard};
 use storage_io::{DirectDisk, RingQueue};
 
 use crate::machine::{Failure, Machine, Meter, Now, Routing, Transmit};
@@ -62,7 +62,7 @@ pub(crate) struct ShardMachine {
     core: ShardCore<DirectDisk, RingQueue>,
     shard: ShardId,
     shards: u8,
-    packet_bytes_max: u32,
+    limits: ClientLimits,
 }
 
 impl ShardMachine {
@@ -70,13 +70,13 @@ impl ShardMachine {
         core: ShardCore<DirectDisk, RingQueue>,
         shard: u8,
         shards: u8,
-        packet_bytes_max: u32,
+        limits: ClientLimits,
     ) -> Self {
         Self {
             core,
             shard: ShardId(shard),
             shards,
-            packet_bytes_max,
+            limits,
         }
     }
 }
@@ -99,7 +99,7 @@ impl Machine for ShardMachine {
 
     fn route(&self, input: &[u8]) -> Routing {
         let limits = Limits {
-            packet_bytes_max: self.packet_bytes_max,
+            packet_bytes_max: self.limits.packet_bytes,
         };
         match peek_client_id(input, &limits) {
             Ok(Peek::NeedMore { .. }) => Routing::NeedMore,
@@ -182,7 +182,11 @@ impl Machine for ShardMachine {
         self.core.takes_publications()
     }
 
-    fn holds(&self, connection: Key) -> bool {
+    fn connect_timeout_ms(&self) -> u64 {
+        1000 * u64::from(self.limits.connect_timeout_s)
+    }
+
+    fn holds(&self, connection: Key) -> Hold {
         self.core.holds(ConnectionId(connection.0))
     }
 

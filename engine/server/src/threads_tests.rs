@@ -7,7 +7,7 @@ use std::net::{Shutdown, TcpStream};
 use storage_io::{ALIGN, AlignedBuf, DirectDisk, DirectFile, Disk, DiskQueue, Done, Op, RingQueue};
 
 use super::*;
-use crate::machine::{Failure, Meter, Now, Routing, Transmit};
+use crate::machine::{Failure, Hold, Meter, Now, Routing, Transmit};
 use crate::slots::Key;
 
 /// Echoes whole lines, each with its shard's number before it. The first byte of a connection
@@ -122,8 +122,12 @@ impl Machine for Echo {
         true
     }
 
-    fn holds(&self, _: Key) -> bool {
-        false
+    fn holds(&self, _: Key) -> Hold {
+        Hold::No
+    }
+
+    fn connect_timeout_ms(&self) -> u64 {
+        10_000
     }
 
     fn open_files(&self) -> usize {

@@ -8,6 +8,7 @@ use engine_session::{Address, Message, Session, Will};
 use crate::alias::Aliases;
 use crate::port::ConnectionId;
 use crate::rare_queue::RareQueue;
+use crate::rate::PublishRate;
 
 /// Names a session over time: an index may be used again, a session id never is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -129,6 +130,8 @@ pub(crate) struct Connection {
     pub(crate) aliases: Option<Box<Aliases>>,
     /// Its next packet is a publication that cannot be taken yet.
     pub(crate) is_held: bool,
+    /// What it may publish, if that is bounded.
+    pub(crate) rate: Option<Box<PublishRate>>,
     /// Inbound QoS 1/2 publications without their last acknowledgement.
     pub(crate) receiving: u16,
     /// SUBSCRIBE and UNSUBSCRIBE packets that wait for an answer.
@@ -165,6 +168,7 @@ impl Connection {
             aliases_max: 0,
             aliases: None,
             is_held: false,
+            rate: None,
             receiving: 0,
             subscribing: 0,
             greeting: None,

@@ -1,11 +1,12 @@
 //! A shard's settings and bounds.
 
+use crate::limits::ClientLimits;
 use crate::port::ShardId;
 
 /// Bytes of a topic name or filter, at most. MQTT allows 65,535, a key of the state store has as
 /// many, and some keys begin with a session id. A client id is a key by itself: it may be as long
 /// as MQTT allows.
-pub const NAME_BYTES_MAX: usize = 65_500;
+pub const NAME_BYTES_MAX: u16 = 65_500;
 
 /// What a shard is told at its start. Every bound has a default.
 #[derive(Clone, Debug)]
@@ -37,6 +38,20 @@ pub struct ShardConfig {
     pub subscriptions_max: usize,
     /// Retained messages of this shard.
     pub retained_max: usize,
+    /// Bytes of a client id.
+    pub client_id_bytes_max: u16,
+    /// Bytes of a topic name or filter, at most [`NAME_BYTES_MAX`].
+    pub topic_bytes_max: u16,
+    /// Levels of a topic name or filter.
+    pub topic_levels_max: u16,
+    /// Milliseconds until a connection's CONNECT has to be there.
+    pub connect_timeout_ms: u64,
+    /// CONNECTs that this shard takes in a second; 0: no bound.
+    pub connects_per_s: u32,
+    /// PUBLISH packets of one client in a second; 0: no bound.
+    pub publishes_per_s: u32,
+    /// Bytes of them; 0: no bound.
+    pub publish_bytes_per_s: u64,
     /// Milliseconds between two records of the shard's positions: half of what is sent again after
     /// a crash at most.
     pub positions_interval_ms: u64,
@@ -80,6 +95,13 @@ impl ShardConfig {
             sessions_max: 4_000_000,
             subscriptions_max: 10_000,
             retained_max: 1_000_000,
+            client_id_bytes_max: u16::MAX,
+            topic_bytes_max: NAME_BYTES_MAX,
+            topic_levels_max: 128,
+            connect_timeout_ms: 10_000,
+            connects_per_s: 0,
+            publishes_per_s: 0,
+            publish_bytes_per_s: 0,
             positions_interval_ms: 500,
             will_delay_after_crash_s: 30,
             ring_events_max: 8_192,
@@ -90,6 +112,29 @@ impl ShardConfig {
             pending_max: 65_536,
             tombstone_margin_ms: 60_000,
             store_qos0: false,
+        }
+    }
+
+    /// With these limits for its clients.
+    #[must_use]
+    pub fn limited(self, limits: &ClientLimits) -> Self {
+        let share = |all| ClientLimits::share(all, self.shards);
+        Self {
+            packet_bytes_max: limits.packet_bytes,
+            client_id_bytes_max: limits.client_id_bytes,
+            topic_bytes_max: limits.topic_bytes,
+            topic_levels_max: limits.topic_levels,
+            subscriptions_max: limits.subscriptions as usize,
+            inflight_max: limits.inflight,
+            receive_max: limits.receive_maximum,
+            sessions_max: share(limits.sessions) as usize,
+            retained_max: share(limits.retained) as usize,
+            session_expiry_max_s: limits.session_expiry_s,
+            connect_timeout_ms: 1000 * u64::from(limits.connect_timeout_s),
+            connects_per_s: share(limits.connects_per_s),
+            publishes_per_s: limits.publishes_per_s,
+            publish_bytes_per_s: limits.publish_bytes_per_s,
+            ..self
         }
     }
 }

@@ -10,11 +10,9 @@ use crate::client::{Client, ClientKey, Greeting, Stage};
 use crate::config::home_shard;
 use crate::interest::{Member, Need};
 use crate::port::{ConnectionId, Store};
+use crate::rate::PublishRate;
 use crate::shard::{Shard, Timer};
 use crate::waits::Wait;
-
-/// How long a connection may take to send its CONNECT, milliseconds.
-pub(crate) const CONNECT_TIMEOUT_MS: u64 = 10_000;
 
 /// Bytes that a client may send between CONNECT and CONNACK, beyond one packet.
 const STALLED_BYTES_MAX: usize = 128 * 1024;
@@ -84,6 +82,11 @@ impl Shard {
         link.aliases_max = opening.aliases_max;
         link.keep_alive_ms = u64::from(opening.keep_alive_s) * 1_500;
         link.greeting = Some(Box::new(greeting));
+        link.rate = PublishRate::new(
+            self.config.publishes_per_s,
+            self.config.publish_bytes_per_s,
+            self.now.monotonic_ms,
+        );
         link.armed += 1;
         let (keep_alive_ms, armed) = (link.keep_alive_ms, link.armed);
         if keep_alive_ms > 0 {

@@ -277,7 +277,7 @@ impl Shard {
             return;
         };
         let limit = match link.stage {
-            Stage::Fresh => crate::connect::CONNECT_TIMEOUT_MS,
+            Stage::Fresh => self.config.connect_timeout_ms,
             Stage::Opening | Stage::Open if link.keep_alive_ms == 0 => return,
             Stage::Opening | Stage::Open => link.keep_alive_ms,
         };

@@ -9,7 +9,6 @@ use engine_mqtt::{
 use engine_session::{Body, NEVER, NO_EXPIRY, Will};
 use engine_topic::{Filter, TopicName};
 
-use crate::config::NAME_BYTES_MAX;
 use crate::connect::Opening;
 use crate::port::{ConnectionId, Store};
 use crate::publish::Publication;
@@ -41,7 +40,7 @@ impl Shard {
                 packet: Packet::Connect(connect),
                 len,
             }) => {
-                match refusal(&connect) {
+                match self.refusal(&connect) {
                     Some(reason) => self.reject(connection, connect.version, reason),
                     None => self.on_connect(connection, opening(&connect), store),
                 }
@@ -79,12 +78,15 @@ impl Shard {
         let mut used = 0;
         let limits = self.limits();
         while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
-            let is_held = is_stored(rest) && !self.takes_publications(store);
+            let has_no_room = is_stored(rest) && !self.takes_publications(store);
+            let now_ms = self.now.monotonic_ms;
             let Some(link) = self.connections.get_mut(&connection) else {
                 return bytes.len();
             };
-            link.is_held = is_held;
-            if is_held {
+            let rate = link.rate.as_mut().filter(|_| is_publish(rest));
+            let is_too_fast = rate.is_some_and(|rate| rate.waits(now_ms));
+            link.is_held = has_no_room || is_too_fast;
+            if link.is_held {
                 self.counters.held += 1;
                 return used;
             }
@@ -98,6 +100,9 @@ impl Shard {
                 Ok(Decoded::NeedMore { .. }) => return used,
                 Ok(Decoded::Packet { packet, len }) => {
                     used += len;
+                    if let Some(rate) = link.rate.as_mut().filter(|_| is_publish(rest)) {
+                        rate.take(len);
+                    }
                     if let Some(index) = client {
                         self.packet(index, connection, &packet, store);
                     }
@@ -193,7 +198,7 @@ impl Shard {
     ) -> Result<Option<Arc<str>>, ReasonCode> {
         let alias = publish.properties.topic_alias();
         let by_alias = alias.is_some() && publish.topic.is_empty();
-        if !by_alias && !is_topic_name(publish.topic) {
+        if !by_alias && !self.is_topic_name(publish.topic) {
             return Err(ReasonCode::TopicNameInvalid);
         }
         let link = self.connections.get_mut(&connection);
@@ -216,7 +221,7 @@ impl Shard {
         for one in subscribe.filters.iter() {
             let wanted = match Filter::parse(one.filter) {
                 Err(_) => Err(ReasonCode::TopicFilterInvalid),
-                Ok(_) if one.filter.len() > NAME_BYTES_MAX => Err(ReasonCode::TopicFilterInvalid),
+                Ok(_) if !self.is_short(one.filter) => Err(ReasonCode::TopicFilterInvalid),
                 Ok(filter) if filter.share.is_some() => {
                     Err(ReasonCode::SharedSubscriptionsNotSupported)
                 }
@@ -244,6 +249,37 @@ impl Shard {
         );
     }
 
+    /// What a valid CONNECT asks for and does not get.
+    fn refusal(&mut self, connect: &Connect<'_>) -> Option<ReasonCode> {
+        let now_ms = self.now.monotonic_ms;
+        if self.connect_rate.wait_ms(now_ms) > 0 {
+            return Some(ReasonCode::ConnectionRateExceeded);
+        }
+        self.connect_rate.take(1);
+        let properties = &connect.properties;
+        if properties.contains(PropertyId::AuthenticationMethod) {
+            return Some(ReasonCode::BadAuthenticationMethod);
+        }
+        if connect.client_id.len() > usize::from(self.config.client_id_bytes_max) {
+            return Some(ReasonCode::ClientIdentifierNotValid);
+        }
+        let will = connect.will.as_ref();
+        will.filter(|will| !self.is_topic_name(will.topic))
+            .map(|_| ReasonCode::TopicNameInvalid)
+    }
+
+    /// Whether something can be published to this name, here.
+    fn is_topic_name(&self, text: &str) -> bool {
+        self.is_short(text) && TopicName::parse(text).is_ok()
+    }
+
+    /// Whether a name or filter has no more bytes and levels than this node takes.
+    fn is_short(&self, text: &str) -> bool {
+        let levels = 1 + text.bytes().filter(|byte| *byte == b'/').count();
+        text.len() <= usize::from(self.config.topic_bytes_max)
+            && levels <= usize::from(self.config.topic_levels_max)
+    }
+
     fn on_disconnect(&mut self, index: u32, connection: ConnectionId, packet: &Disconnect<'_>) {
         let client = &mut self.clients[index];
         if let Some(expiry_s) = packet.properties.session_expiry() {
@@ -259,22 +295,6 @@ impl Shard {
             self.farewell(connection);
         }
     }
-}
-
-/// What a valid CONNECT asks for and does not get.
-fn refusal(connect: &Connect<'_>) -> Option<ReasonCode> {
-    let properties = &connect.properties;
-    if properties.contains(PropertyId::AuthenticationMethod) {
-        return Some(ReasonCode::BadAuthenticationMethod);
-    }
-    let will = connect.will.as_ref();
-    will.filter(|will| !is_topic_name(will.topic))
-        .map(|_| ReasonCode::TopicNameInvalid)
-}
-
-/// Whether something can be published to this name, here.
-fn is_topic_name(text: &str) -> bool {
-    text.len() <= NAME_BYTES_MAX && TopicName::parse(text).is_ok()
 }
 
 fn opening(connect: &Connect<'_>) -> Opening {
@@ -314,6 +334,11 @@ fn opening(connect: &Connect<'_>) -> Opening {
             }
         }),
     }
+}
+
+/// Whether these bytes begin with a PUBLISH [MQTT-2.1.2].
+fn is_publish(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|first| first >> 4 == 3)
 }
 
 /// Whether these bytes begin with a PUBLISH that goes to the log: of QoS 1 or 2, or retained

@@ -83,6 +83,12 @@ impl RetainedTable {
         true
     }
 
+    /// Whether a topic has a retained message.
+    pub(crate) fn is_live(&self, topic: &str) -> bool {
+        let message = self.messages.get(topic);
+        message.is_some_and(|message| !is_tombstone(message))
+    }
+
     /// The stamp of the last publication or delete of a topic.
     pub(crate) fn stamp_of(&self, topic: &str) -> Option<u64> {
         self.messages.get(topic).map(|message| message.stamp)
@@ -163,7 +169,8 @@ impl Shard {
             return;
         };
         let is_delete = body.payload.is_empty();
-        if !is_delete && self.retained.live >= self.config.retained_max {
+        let is_new = !self.retained.is_live(body.topic);
+        if !is_delete && is_new && self.retained.live >= self.config.retained_max {
             self.counters.refused += 1;
             return;
         }

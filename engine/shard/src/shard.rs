@@ -15,7 +15,9 @@ use crate::config::ShardConfig;
 use crate::counters::Counters;
 use crate::interest::Interest;
 use crate::lanes::{Lane, Ring};
+use crate::limits::Hold;
 use crate::port::{Change, ConnectionId, Event, MeshBatch, MeshMessage, ShardId, Store, Transmit};
+use crate::rate::Bucket;
 use crate::reads::Reads;
 use crate::retained::RetainedTable;
 use crate::retire::Retirement;
@@ -65,6 +67,8 @@ pub struct Shard {
     pub(crate) by_client_id: HashMap<Arc<str>, u32, FixedState>,
     pub(crate) next_session: u64,
     pub(crate) next_client_id: u64,
+    /// CONNECTs that may come.
+    pub(crate) connect_rate: Bucket,
     pub(crate) lanes: Vec<Lane>,
     pub(crate) rings: Vec<Ring>,
     pub(crate) positions: Vec<LogOffset>,
@@ -138,6 +142,7 @@ impl Shard {
             by_client_id: HashMap::with_hasher(state),
             next_session: (u64::from(config.boot) << 40) | (u64::from(config.shard.0) << 34),
             next_client_id: 0,
+            connect_rate: Bucket::new(u64::from(config.connects_per_s), now.monotonic_ms),
             lanes: (0..logs).map(|_| Lane::new(LogOffset::ZERO)).collect(),
             rings: (0..logs).map(|_| Ring::new(LogOffset::ZERO)).collect(),
             positions: zero.clone(),
@@ -212,7 +217,7 @@ impl Shard {
         self.connections
             .insert(connection, Connection::new(now.monotonic_ms));
         self.counters.connections = self.connections.len() as u64;
-        let deadline = now.monotonic_ms + crate::connect::CONNECT_TIMEOUT_MS;
+        let deadline = now.monotonic_ms + self.config.connect_timeout_ms;
         self.timers.arm(deadline, Timer::KeepAlive(connection, 0));
     }
 
@@ -364,12 +369,17 @@ impl Shard {
             && self.waits.len() < self.config.pending_max
     }
 
-    /// Whether this connection's bytes begin with a publication that has to wait until
-    /// [`Self::takes_publications`].
+    /// Whether this connection's bytes begin with a publication that has to wait.
     #[must_use]
-    pub fn holds(&self, connection: ConnectionId) -> bool {
+    pub fn holds(&self, connection: ConnectionId) -> Hold {
         let link = self.connections.get(&connection);
-        link.is_some_and(|link| link.is_held)
+        let Some(link) = link.filter(|link| link.is_held) else {
+            return Hold::No;
+        };
+        match link.rate.as_ref().map_or(0, |rate| rate.until_ms) {
+            0 => Hold::Room,
+            until_ms => Hold::Until(until_ms),
+        }
     }
 
     /// Whether sockets may be read: false while bounds are reached.

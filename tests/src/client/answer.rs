@@ -28,6 +28,8 @@ pub(crate) struct Welcome {
     pub(crate) receive_maximum: Option<u16>,
     pub(crate) topic_alias_maximum: Option<u16>,
     pub(crate) server_keep_alive: Option<u16>,
+    pub(crate) maximum_packet_size: Option<u32>,
+    pub(crate) session_expiry: Option<u32>,
 }
 
 /// A PUBLISH from the server.
@@ -69,6 +71,8 @@ impl From<Packet<'_>> for Answer {
                 receive_maximum: connack.properties.receive_maximum(),
                 topic_alias_maximum: connack.properties.topic_alias_maximum(),
                 server_keep_alive: connack.properties.server_keep_alive(),
+                maximum_packet_size: connack.properties.maximum_packet_size(),
+                session_expiry: connack.properties.session_expiry(),
             }),
             Packet::Publish(publish) => {
                 let mut subscription_ids: Vec<u32> =

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use tracing::warn;
 
-use super::{ACCEPT_RETRY_MS, CONNECT_MS_MAX, DOOR_CONNECTIONS_MAX, Driver};
+use super::{ACCEPT_RETRY_MS, DOOR_CONNECTIONS_MAX, Driver};
 use crate::machine::{Machine, Now};
 use crate::net::Phase;
 
@@ -46,7 +46,7 @@ impl<M: Machine> Driver<M> {
             self.door.count += 1;
             self.door
                 .deadlines
-                .push_back((now.monotonic_ms() + CONNECT_MS_MAX, key));
+                .push_back((now.monotonic_ms() + self.machine.connect_timeout_ms(), key));
             self.net.watch(key);
         }
     }

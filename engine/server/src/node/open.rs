@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use engine_shard::{
-    LogOffset, Message, QueueId, Shard, ShardConfig, ShardId, Table, home_shard, read_retained,
-    retained_change,
+    ClientLimits, LogOffset, Message, QueueId, Shard, ShardConfig, ShardId, Table, home_shard,
+    read_retained, retained_change,
 };
 use engine_topic::Writer;
 use foldhash::fast::FixedState;
@@ -38,6 +38,8 @@ pub struct NodeOptions {
     pub reserve_bytes: u64,
     /// Queues of one log, at most.
     pub queues_max: usize,
+    /// What clients may do.
+    pub clients: ClientLimits,
     /// What every log may keep.
     pub retention: RetentionOptions,
     /// Milliseconds between two transactions of a state store, when there is anything to write.
@@ -60,6 +62,7 @@ impl NodeOptions {
             commit_wait_us: crate::COMMIT_WAIT_US,
             reserve_bytes: 0,
             queues_max: 10_000_000,
+            clients: ClientLimits::default(),
             retention: RetentionOptions::default(),
             state_interval_ms: 1_000,
             seed,
@@ -396,7 +399,8 @@ fn restore<D: Disk>(
     } = files;
     let fail = |error: CoreError| OpenError::Shard { shard, error };
     let seed = meta.seed ^ (u64::from(meta.boot) << 16) ^ u64::from(shard);
-    let mut config = ShardConfig::new(ShardId(shard), options.shards, meta.boot, seed);
+    let mut config =
+        ShardConfig::new(ShardId(shard), options.shards, meta.boot, seed).limited(&options.clients);
     (options.tune)(&mut config);
     let mut rows = Vec::new();
     let mut last_queue = 0;

@@ -1,6 +1,8 @@
 //! The order of a turn.
 
-use engine_shard::{ConnectionId, Cut, LogOffset, MeshBatch, Shard, ShardId, Store, Transmit};
+use engine_shard::{
+    ConnectionId, Cut, Hold, LogOffset, MeshBatch, Shard, ShardId, Store, Transmit,
+};
 use storage_io::{Disk, DiskQueue};
 
 use super::error::CoreError;
@@ -157,7 +159,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
     /// Whether the machine has stopped in front of a publication of this connection: it gets its
     /// bytes again when [`Self::takes_publications`], and its socket is not read until then.
     #[must_use]
-    pub fn holds(&self, connection: ConnectionId) -> bool {
+    pub fn holds(&self, connection: ConnectionId) -> Hold {
         self.shard.holds(connection)
     }
 

@@ -3,10 +3,13 @@
 use engine_mqtt::{QoS, ReasonCode, Version};
 
 use super::net::{CLEAN, DURABLE, Net, Options, Said};
-use crate::{NAME_BYTES_MAX, Table};
+use crate::Table;
 
 /// Bytes of a text in MQTT, at most.
 const TEXT_BYTES_MAX: usize = 65_535;
+
+/// Bytes of a name, at most.
+const NAME_BYTES_MAX: usize = crate::NAME_BYTES_MAX as usize;
 
 /// A text of `len` bytes that begins with `start`.
 fn long(start: &str, len: usize) -> String {
