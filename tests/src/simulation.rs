@@ -20,6 +20,7 @@ mod link;
 mod node;
 mod outbox;
 mod rest;
+mod rot;
 mod shrink;
 mod streams;
 pub(crate) mod trace;
@@ -35,6 +36,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::history::Totals;
 
 pub use faults::{FaultCounts, FaultSet};
+pub use rot::RotCounts;
 pub use shrink::{Shrunk, shrink};
 
 /// What a run does.
@@ -158,6 +160,8 @@ pub struct Summary {
     pub faults: FaultCounts,
     /// What retention did.
     pub retained: Retained,
+    /// What went bad on the disk.
+    pub rot: RotCounts,
     /// A hash of everything that happened, in order.
     pub trace_hash: u64,
     /// The trace, if it was to be kept.
@@ -217,7 +221,7 @@ pub fn run_seed(seed: u64, options: Options) -> Result<Summary, Failure> {
     let (step, crashes) = (world.step(), world.crashes());
     world.count_retired();
     let retained = world.retention;
-    let (totals, faults, trace) = world.into_results();
+    let (totals, faults, rot, trace) = world.into_results();
     let trace_hash = trace.hash();
     let trace = trace.into_lines();
     match result {
@@ -227,6 +231,7 @@ pub fn run_seed(seed: u64, options: Options) -> Result<Summary, Failure> {
             totals,
             faults,
             retained,
+            rot,
             trace_hash,
             trace,
         }),

@@ -21,7 +21,7 @@ mod world;
 pub use disk::{SimByteFile, SimDisk, SimFile};
 pub use queue::SimQueue;
 pub use rng::Rng;
-pub use world::Faults;
+pub use world::{Decay, Faults};
 
 /// Bytes that the simulated device writes atomically.
 pub const SECTOR: usize = 512;

@@ -18,7 +18,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{available_parallelism, scope};
 
 use corelane_tests::simulation::{
-    Failure, FaultCounts, FaultSet, Options, Shrunk, Summary, run_seed, shrink,
+    Failure, FaultCounts, FaultSet, Options, RotCounts, Shrunk, Summary, run_seed, shrink,
 };
 use corelane_tests::simulation_storage;
 
@@ -155,6 +155,7 @@ struct Outcome {
     failed: u64,
     crashes: u64,
     delivered: u64,
+    rot: RotCounts,
     /// All seeds below are done.
     next: u64,
     /// Above that one.
@@ -198,9 +199,11 @@ fn run(arguments: &Arguments, out: &mut impl Write) -> io::Result<bool> {
             passed,
             failed,
             faults,
+            rot,
             ..
         } = outcome;
         writeln!(out, "{faults}")?;
+        writeln!(out, "{rot}")?;
         writeln!(out, "{passed} seeds passed, {failed} failed")?;
         Ok(failed == 0)
     })
@@ -259,6 +262,7 @@ impl Outcome {
                 self.crashes += u64::from(summary.crashes);
                 self.delivered += summary.totals.delivered;
                 self.faults += summary.faults;
+                self.rot += summary.rot;
                 (summary.seed, &summary.trace)
             }
             Err(failure) => {

@@ -47,6 +47,11 @@ impl Streams {
         self.stream(6, step)
     }
 
+    /// What goes bad on the disk while the node is down, before a start at a step.
+    pub(super) const fn rot(&self, step: u64) -> Rng {
+        self.stream(7, step)
+    }
+
     const fn stream(&self, kind: u64, number: u64) -> Rng {
         Rng::new(Rng::new(self.root ^ (kind << 56) ^ number).next_u64())
     }

@@ -11,6 +11,7 @@ use super::actor::{Actor, Stage};
 use super::faults::{FaultCounts, Trouble};
 use super::link::Link;
 use super::node::{Node, delete_derived, messages_below, stored_messages};
+use super::rot::{Rot, RotCounts};
 use super::streams::Streams;
 use super::trace::Trace;
 use super::{Options, Retained};
@@ -31,12 +32,13 @@ const BOUNDS_STEPS: u64 = 4;
 /// See the module.
 pub(super) struct World {
     pub(super) options: Options,
-    seed: u64,
+    pub(super) seed: u64,
     pub(super) streams: Streams,
     /// Of the present step.
     pub(super) rng: Rng,
     pub(super) disk: SimDisk,
     pub(super) trouble: Trouble,
+    pub(super) rot: Rot,
     pub(super) node: Option<Node>,
     /// By number.
     pub(super) actors: BTreeMap<usize, Actor>,
@@ -72,6 +74,7 @@ impl World {
             seed,
             rng: streams.step(0),
             trouble: Trouble::new(&mut streams.faults(), options.faults, options.shards),
+            rot: Rot::new(&mut streams.rot(u64::MAX >> 8)),
             streams,
             disk,
             node: None,
@@ -108,6 +111,7 @@ impl World {
         }
         self.rest()?;
         self.rng = self.streams.ending();
+        self.rot.end();
         let stays_away = self.rng.chance(1, 2);
         self.crash_and_start(stays_away)?;
         self.rest()?;
@@ -116,7 +120,7 @@ impl World {
     }
 
     /// A crash and the next start. `stays_away`: no client comes back for a long time.
-    fn crash_and_start(&mut self, stays_away: bool) -> Result<(), String> {
+    pub(super) fn crash_and_start(&mut self, stays_away: bool) -> Result<(), String> {
         self.crash(stays_away)?;
         while let Err(reason) = self.start() {
             if !self.explains(&reason) {
@@ -139,8 +143,13 @@ impl World {
         self.crashes
     }
 
-    pub(super) fn into_results(self) -> (Totals, FaultCounts, Trace) {
-        (self.history.totals(), self.trouble.counts, self.trace)
+    pub(super) fn into_results(self) -> (Totals, FaultCounts, RotCounts, Trace) {
+        (
+            self.history.totals(),
+            self.trouble.counts,
+            self.rot.counts,
+            self.trace,
+        )
     }
 
     pub(super) fn now(&self) -> Now {
@@ -244,17 +253,18 @@ impl World {
     }
 
     fn start(&mut self) -> Result<(), String> {
-        let (shards, now) = (self.options.shards, self.now());
         if self.retains() && self.crashes > 0 {
-            for shard in 0..shards {
+            for shard in 0..self.options.shards {
                 if self.rng.chance(1, 6) {
                     delete_derived(&self.disk, shard)?;
                 }
             }
         }
-        let node = Node::start(&self.disk, shards, self.seed, self.retains(), now);
-        self.node = Some(node.map_err(|error| format!("no start: {error}"))?);
-        let messages = stored_messages(&self.disk, shards)?;
+        self.node = Some(self.start_on_what_is_there()?);
+        // Of what there is in truth, whether it can be read or not.
+        let decay = self.disk.replace_decay(None);
+        let messages = stored_messages(&self.disk, self.options.shards)?;
+        self.disk.replace_decay(decay);
         self.trace.add(
             self.step,
             format_args!("start with {} messages", messages.len()),
@@ -268,7 +278,7 @@ impl World {
     }
 
     /// Whether logs are short in this run, and begin anew all the time.
-    const fn retains(&self) -> bool {
+    pub(super) const fn retains(&self) -> bool {
         self.seed % 4 == 3
     }
 
@@ -291,7 +301,9 @@ impl World {
             // The simulator's own look at the disk always succeeds.
             let faults = self.disk.faults();
             self.disk.set_faults(Faults::default());
+            let decay = self.disk.replace_decay(None);
             let below = messages_below(&self.disk, shard, upto);
+            self.disk.replace_decay(decay);
             self.disk.set_faults(faults);
             let below = below?;
             let messages: BTreeSet<_> = below.values().copied().collect();
@@ -343,7 +355,8 @@ impl World {
                 self.trace.add(self.step, format_args!("{reason}"));
                 self.crash_and_start(false)
             }
-            result => result,
+            Err(reason) => self.restored_start(shard, reason),
+            Ok(()) => Ok(()),
         }
     }
 

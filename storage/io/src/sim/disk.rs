@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Faults;
-use super::world::World;
+use super::world::{Decay, World};
 use crate::{ALIGN, AlignedBuf, ByteFile, Disk, DiskError, DiskFile, ErrorKind, Operation, Space};
 
 /// A directory of a simulated disk. Clones and sub-directories share the device.
@@ -98,6 +98,25 @@ impl SimDisk {
             }
         });
         flipped
+    }
+
+    /// The paths, from the root of the device, and the lengths of all files in this directory and
+    /// those below it.
+    #[must_use]
+    pub fn files(&self) -> Vec<(String, usize)> {
+        lock(&self.world).files(&self.path)
+    }
+
+    /// A bit of the file at `path` (as [`SimDisk::files`] names it) goes bad: reads give it flipped
+    /// until its sector is written again. The device has one such bit at most. False, and none has
+    /// gone bad, when there is no such byte.
+    pub fn decay(&self, path: &str, at: usize, bit: u8) -> bool {
+        lock(&self.world).decay(path, at, bit)
+    }
+
+    /// Puts another bad bit, or none, in the place of the one that there was, which it returns.
+    pub fn replace_decay(&self, decay: Option<Decay>) -> Option<Decay> {
+        std::mem::replace(&mut lock(&self.world).decay, decay)
     }
 
     fn handle(&self, name: &str, inode: usize, boot: u64) -> Handle {

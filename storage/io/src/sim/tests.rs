@@ -324,3 +324,23 @@ fn rewritten_sectors_may_be_damaged_when_that_is_asked_for() {
     });
     assert!(damaged.count() > 0);
 }
+
+#[test]
+fn a_bit_stays_bad_until_its_sector_is_written() -> Result<(), crate::DiskError> {
+    let root = SimDisk::new(3);
+    let disk = root.sub("below")?;
+    let file = disk.create("f")?;
+    file.write_at(0, &[7; ALIGN])?;
+    assert_eq!(root.files(), [("/below/f".to_owned(), ALIGN)]);
+    assert!(!root.decay("/below/f", ALIGN, 0), "there is no such byte");
+    assert!(root.decay("/below/f", 600, 3));
+    assert_eq!(file.read_at(0, ALIGN)?.get(600), Some(&15));
+    let bad = root.replace_decay(None);
+    assert_eq!(file.read_at(0, ALIGN)?.get(600), Some(&7));
+    root.replace_decay(bad);
+    assert_eq!(file.read_at(0, ALIGN)?.get(600), Some(&15));
+    file.write_at(0, &[9; ALIGN])?;
+    assert_eq!(file.read_at(0, ALIGN)?.get(600), Some(&9));
+    assert_eq!(root.replace_decay(None), None);
+    Ok(())
+}

@@ -38,6 +38,14 @@ pub struct Faults {
     pub ignore_syncs: bool,
 }
 
+/// One bit of a file that has gone bad: reads give it flipped until its sector is written again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Decay {
+    inode: usize,
+    at: usize,
+    bit: u8,
+}
+
 #[derive(Debug)]
 enum Pending {
     /// Whole sectors from `first` on, and the length of the file after the write.
@@ -77,6 +85,7 @@ pub(super) struct World {
     inodes: Vec<Inode>,
     directories: BTreeMap<String, Directory>,
     pub(super) faults: Faults,
+    pub(super) decay: Option<Decay>,
     rng: Rng,
     /// How many crashes there were; files opened before the last one are dead.
     pub(super) boot: u64,
@@ -98,6 +107,7 @@ impl World {
                 damage_rewritten: false,
                 ignore_syncs: false,
             },
+            decay: None,
             rng: Rng::new(seed),
             boot: 0,
         }
@@ -204,7 +214,40 @@ impl World {
             return Err(DiskError::new(name, Operation::Read, offset, kind));
         }
         bytes.copy_from_slice(&file[start..end]);
+        if let Some(decay) = self.decay
+            && decay.inode == inode
+            && (start..end).contains(&decay.at)
+        {
+            bytes[decay.at - start] ^= 1 << (decay.bit & 7);
+        }
         Ok(())
+    }
+
+    /// The paths and lengths of all files in a directory and those below it.
+    pub(super) fn files(&self, directory: &str) -> Vec<(String, usize)> {
+        let below = format!("{directory}/");
+        let is_there = |path: &str| path == directory || path.starts_with(&below);
+        let found = self.directories.iter().filter(|(path, _)| is_there(path));
+        let files = found.flat_map(|(path, names)| {
+            let files = names.visible.iter();
+            files.map(move |(name, inode)| (format!("{path}/{name}"), self.len(*inode)))
+        });
+        files.collect()
+    }
+
+    /// A bit goes bad, if the file has such a byte.
+    pub(super) fn decay(&mut self, path: &str, at: usize, bit: u8) -> bool {
+        let found = path.rsplit_once('/');
+        let inode = found.and_then(|(directory, name)| self.look_up(directory, name));
+        let inode = inode.filter(|inode| at < self.len(*inode));
+        self.decay = inode.map(|inode| Decay { inode, at, bit });
+        inode.is_some()
+    }
+
+    /// Bytes of a file from `start` to `end` are new: what had gone bad there has gone.
+    fn renew(&mut self, inode: usize, start: usize, end: usize) {
+        let is_new = |decay: &Decay| decay.inode == inode && (start..end).contains(&decay.at);
+        self.decay = self.decay.filter(|decay| !is_new(decay));
     }
 
     pub(super) fn write(
@@ -239,12 +282,13 @@ impl World {
 
     fn put(&mut self, inode: usize, start: usize, bytes: &[u8]) {
         let end = start + bytes.len();
+        let first = start / SECTOR;
+        self.renew(inode, first * SECTOR, end.next_multiple_of(SECTOR));
         let file = &mut self.inodes[inode];
         if file.visible.len() < end {
             file.visible.resize(end, 0);
         }
         file.visible[start..end].copy_from_slice(bytes);
-        let first = start / SECTOR;
         let len_after = file.visible.len();
         let stop = end.next_multiple_of(SECTOR);
         let mut sectors = file.visible[first * SECTOR..stop.min(len_after)].to_vec();
@@ -260,6 +304,7 @@ impl World {
         self.spend(name, Operation::Length)?;
         let to = position(len);
         self.reserve(inode, name, len, to)?;
+        self.renew(inode, to, usize::MAX);
         let file = &mut self.inodes[inode];
         file.visible.resize(to, 0);
         file.pending.push(Pending::Length(to));
