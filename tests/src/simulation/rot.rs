@@ -185,7 +185,11 @@ fn known_durable<D: Disk>(disk: &D, name: &str, len: usize) -> Result<usize, Str
         match finding {
             Finding::Segment { file, base: at, .. } if file == name => base = Some(at.0),
             Finding::Frame { durable_upto, .. } => claim = claim.max(durable_upto.0),
-            _ => {}
+            Finding::Start(_)
+            | Finding::Segment { .. }
+            | Finding::Record(_)
+            | Finding::End { .. }
+            | Finding::Damage(_) => {}
         }
     }
     let known = base.map_or(len as u64, |base| claim.saturating_sub(base));
