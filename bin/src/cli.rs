@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
-use engine_server::{COMMIT_WAIT_US_MAX, Durability, ListenUrl, SHARDS_MAX, Settings};
+use engine_server::{
+    COMMIT_WAIT_US_MAX, Durability, ListenUrl, SHARDS_MAX, Settings, ShareStrategy,
+};
 
 /// As clap wants to have it.
 const SHARDS: i64 = SHARDS_MAX as i64;
@@ -71,6 +73,10 @@ pub(crate) struct Serve {
     /// Serve clients that do not authenticate on addresses beyond loopback
     #[arg(long)]
     allow_anonymous: bool,
+    /// How shared subscriptions choose a member: round-robin, least-in-flight, sticky (by
+    /// publisher) or hash-topic [default: round-robin]
+    #[arg(long, value_name = "NAME")]
+    share_strategy: Option<ShareStrategy>,
     /// Hours for which messages are kept, 0: no bound [default: 72]
     #[arg(long, value_name = "HOURS")]
     retention_hours: Option<u32>,
@@ -102,6 +108,7 @@ impl Serve {
             commit_wait_us: self.commit_wait_us,
             metrics: self.metrics,
             allow_anonymous: self.allow_anonymous.then_some(true),
+            share_strategy: self.share_strategy,
             retention_hours: self.retention_hours,
             retention_bytes: self.retention_bytes,
             segment_bytes: self.segment_bytes,
@@ -158,6 +165,7 @@ mod tests {
             ["corelane", "inspect", "nothing"],
             ["corelane", "--durability", "maybe"],
             ["corelane", "--commit-wait-us", "10001"],
+            ["corelane", "--share-strategy", "random"],
         ] {
             assert!(Cli::try_parse_from(arguments).is_err(), "{arguments:?}");
         }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use engine_shard::ClientLimits;
+use engine_shard::{ClientLimits, Strategy};
 use serde::Deserialize;
 
 use crate::limits::{LimitError, LimitSettings};
@@ -156,6 +156,10 @@ pub struct Settings {
     pub metrics: Option<String>,
     /// Serve clients that do not authenticate on addresses beyond loopback.
     pub allow_anonymous: Option<bool>,
+    /// How shared groups choose a member: `round-robin`, `least-in-flight`, `sticky` or
+    /// `hash-topic`.
+    #[serde(default, deserialize_with = "strategy")]
+    pub share_strategy: Option<Strategy>,
     /// Hours for which records are kept; 0: no bound.
     pub retention_hours: Option<u32>,
     /// Bytes of commit logs that the node keeps; 0: no bound.
@@ -170,6 +174,11 @@ pub struct Settings {
     pub disk_refuse_percent: Option<u8>,
     /// What clients may do; in the file only.
     pub limits: Option<LimitSettings>,
+}
+
+fn strategy<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Strategy>, D::Error> {
+    let name = String::deserialize(from)?;
+    name.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 impl Settings {
@@ -192,6 +201,7 @@ impl Settings {
             commit_wait_us: self.commit_wait_us.or(base.commit_wait_us),
             metrics: self.metrics.or(base.metrics),
             allow_anonymous: self.allow_anonymous.or(base.allow_anonymous),
+            share_strategy: self.share_strategy.or(base.share_strategy),
             retention_hours: self.retention_hours.or(base.retention_hours),
             retention_bytes: self.retention_bytes.or(base.retention_bytes),
             segment_bytes: self.segment_bytes.or(base.segment_bytes),
@@ -219,6 +229,7 @@ impl Settings {
             commit_wait_us: self.commit_wait_us.unwrap_or(defaults.commit_wait_us),
             metrics: self.metrics,
             allow_anonymous: self.allow_anonymous.unwrap_or(false),
+            share_strategy: self.share_strategy.unwrap_or_default(),
             retention: Retention {
                 hours: self.retention_hours.unwrap_or(kept.hours),
                 bytes: self.retention_bytes.unwrap_or(kept.bytes),
@@ -256,6 +267,9 @@ pub struct Config {
     pub metrics: Option<String>,
     /// Serve clients that do not authenticate on addresses beyond loopback. Default false.
     pub allow_anonymous: bool,
+    /// How groups of shared subscriptions choose the member for a message. Default: one after the
+    /// other.
+    pub share_strategy: Strategy,
     /// What is kept, and for how long.
     pub retention: Retention,
     /// What clients may do.
@@ -272,6 +286,7 @@ impl Default for Config {
             commit_wait_us: COMMIT_WAIT_US,
             metrics: None,
             allow_anonymous: false,
+            share_strategy: Strategy::RoundRobin,
             retention: Retention::default(),
             limits: ClientLimits::default(),
         }
@@ -417,6 +432,7 @@ mod tests {
             commit-wait-us = 200
             metrics = "127.0.0.1:9100"
             allow-anonymous = true
+            share-strategy = "hash-topic"
             retention-hours = 24
             retention-bytes = 1073741824
             segment-bytes = 16777216
@@ -432,6 +448,7 @@ mod tests {
         assert_eq!(config.commit_wait_us, 200);
         assert_eq!(config.metrics.as_deref(), Some("127.0.0.1:9100"));
         assert!(config.allow_anonymous);
+        assert_eq!(config.share_strategy, Strategy::HashTopic);
         let expected = Retention {
             hours: 24,
             bytes: 1 << 30,
@@ -503,6 +520,7 @@ mod tests {
         assert!(with_shards(64).is_ok());
         let error = Settings::from_toml("commit-wait-us = 10001").unwrap();
         assert_eq!(error.finish(), Err(ConfigError::CommitWait(10_001)));
+        assert!(Settings::from_toml("share-strategy = \"random\"").is_err());
         for text in ["interval:0", "interval:3600001", "interval:", "sync"] {
             assert!(text.parse::<Durability>().is_err(), "{text}");
         }

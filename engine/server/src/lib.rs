@@ -46,6 +46,7 @@ pub use config::{
     COMMIT_WAIT_US, COMMIT_WAIT_US_MAX, Config, ConfigError, Durability, INTERVAL_MS_MAX,
     Retention, SHARDS_MAX, Settings,
 };
+pub use engine_shard::Strategy as ShareStrategy;
 pub use error::{RunError, StartError};
 pub use limits::{LimitError, LimitSettings};
 pub use run::Node;

@@ -229,6 +229,7 @@ fn options(config: &Config, shards: u8) -> NodeOptions {
         log,
         commit_wait_us: config.commit_wait_us,
         reserve_bytes: RESERVE_BYTES,
+        share_strategy: config.share_strategy,
         retention,
         clients: config.limits,
         ..NodeOptions::new(shards, seed)

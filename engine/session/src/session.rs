@@ -57,6 +57,37 @@ impl SessionRecord {
     }
 }
 
+/// Addresses by group. Hardly any session has one: empty, it is one word and owns nothing.
+#[derive(Clone, Default, Debug)]
+pub struct SharedDone(Option<Box<BTreeSet<(u64, Address)>>>);
+
+impl SharedDone {
+    /// Adds one.
+    pub fn insert(&mut self, group: u64, at: Address) {
+        self.0.get_or_insert_default().insert((group, at));
+    }
+
+    /// Removes one; says whether it was there.
+    pub fn remove(&mut self, group: u64, at: Address) -> bool {
+        let removed = self.0.as_mut().is_some_and(|all| all.remove(&(group, at)));
+        self.0.take_if(|all| all.is_empty());
+        removed
+    }
+
+    /// All of them, with their groups.
+    pub fn iter(&self) -> impl Iterator<Item = &(u64, Address)> {
+        self.0.iter().flat_map(|all| all.iter())
+    }
+
+    /// Whether this one is there.
+    #[must_use]
+    pub fn contains(&self, group: u64, at: Address) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|all| all.contains(&(group, at)))
+    }
+}
+
 /// A session: everything that outlives a connection.
 #[derive(Debug)]
 pub struct Session {
@@ -74,6 +105,9 @@ pub struct Session {
     pub inbound: BTreeSet<u16>,
     /// Addresses of QoS 2 deliveries that are complete and above the stored place.
     pub completed: BTreeSet<Address>,
+    /// QoS 2 deliveries for shared groups, by group, that are complete and of which the group does
+    /// not know for good.
+    pub shared_done: SharedDone,
     /// Set while it is not at its shard's positions in every log.
     pub behind: Option<Box<Behind>>,
     /// What the state store has as its place; `None`: nothing yet.
@@ -96,6 +130,7 @@ impl Session {
             window,
             inbound: BTreeSet::new(),
             completed: BTreeSet::new(),
+            shared_done: SharedDone::default(),
             behind: None,
             stored: None,
             cut_bytes: 0,
@@ -107,6 +142,14 @@ impl Session {
     #[must_use]
     pub const fn is_durable(&self) -> bool {
         self.expiry_s > 0
+    }
+
+    /// Whether it has to do with shared groups: it is a member, or has deliveries of one.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.subscriptions.shared().next().is_some()
+            || self.shared_done.iter().next().is_some()
+            || self.window.iter().any(|delivery| delivery.group.is_some())
     }
 
     /// Whether a record was delivered already, or is being: it must not be opened again.
@@ -137,7 +180,7 @@ impl Session {
         let pending = self
             .window
             .iter()
-            .filter(|d| d.qos == engine_mqtt::QoS::AtLeastOnce);
+            .filter(|d| d.qos == engine_mqtt::QoS::AtLeastOnce && d.group.is_none());
         let unacked = pending
             .filter(|d| d.retained || below(d.address))
             .map(|delivery| Delivery {
@@ -195,6 +238,8 @@ mod tests {
             retain: false,
             retained: false,
             ids: Ids::new(),
+            group: None,
+            member: 0,
         });
     }
 

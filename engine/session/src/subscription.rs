@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use engine_mqtt::QoS;
-use engine_topic::{FilterId, matches};
+use engine_topic::{FilterId, is_shared, matches};
 use smallvec::SmallVec;
 
 use crate::address::{Address, LogOffset};
@@ -131,6 +131,8 @@ impl Grant {
 pub struct Subscriptions {
     exact: Sorted,
     wildcard: Sorted,
+    /// By their whole text; hardly any session has one.
+    shared: Option<Box<Sorted>>,
 }
 
 type Sorted = SmallVec<[Arc<Subscription>; 1]>;
@@ -153,13 +155,14 @@ impl Subscriptions {
         Self {
             exact: SmallVec::new(),
             wildcard: SmallVec::new(),
+            shared: None,
         }
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.exact.len() + self.wildcard.len()
+        self.exact.len() + self.wildcard.len() + self.shared().count()
     }
 
     /// Whether there are none.
@@ -168,16 +171,20 @@ impl Subscriptions {
         self.len() == 0
     }
 
-    fn of(&self, filter: &str) -> &Sorted {
-        if is_wildcard(filter) {
-            &self.wildcard
+    fn of(&self, filter: &str) -> Option<&Sorted> {
+        if is_shared(filter) {
+            self.shared.as_deref()
+        } else if is_wildcard(filter) {
+            Some(&self.wildcard)
         } else {
-            &self.exact
+            Some(&self.exact)
         }
     }
 
     fn of_mut(&mut self, filter: &str) -> &mut Sorted {
-        if is_wildcard(filter) {
+        if is_shared(filter) {
+            self.shared.get_or_insert_default()
+        } else if is_wildcard(filter) {
             &mut self.wildcard
         } else {
             &mut self.exact
@@ -187,7 +194,7 @@ impl Subscriptions {
     /// The subscription to exactly this filter.
     #[must_use]
     pub fn find(&self, filter: &str) -> Option<&Arc<Subscription>> {
-        let all = self.of(filter);
+        let all = self.of(filter)?;
         all.get(place(all, filter).ok()?)
     }
 
@@ -212,12 +219,18 @@ impl Subscriptions {
         if all.is_empty() {
             all.shrink_to_fit();
         }
+        self.shared.take_if(|all| all.is_empty());
         removed
     }
 
-    /// All of them, exact ones first.
+    /// All but shared ones, exact ones first.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Subscription>> {
         self.exact.iter().chain(&self.wildcard)
+    }
+
+    /// The shared ones, by their whole text. Their records come by the group, not by matching.
+    pub fn shared(&self) -> impl Iterator<Item = &Arc<Subscription>> {
+        self.shared.iter().flat_map(|all| all.iter())
     }
 
     /// How this session wants a publication; `None`: not at all. One record is matched once against

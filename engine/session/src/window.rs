@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use engine_mqtt::QoS;
 
 use crate::address::Address;
-use crate::subscription::{Ids, qos, version};
+use crate::subscription::{Ids, qos};
 use crate::wire::{Fields, ValueError, put_address, put_ids};
 
 /// How far a delivery has come.
@@ -46,14 +46,29 @@ pub struct Delivery {
     pub sent: bool,
     /// Subscription identifiers.
     pub ids: Ids,
+    /// In a member's window: the shared group that it comes by. The same record may be delivered
+    /// for the session's own subscriptions besides: the two are different deliveries.
+    pub group: Option<GroupLink>,
+    /// In a group's window: the session id of the member that it is given to; 0: of none now.
+    pub member: u64,
+}
+
+/// Where a group counts what it has given to a member.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct GroupLink {
+    /// The session id of the group.
+    pub group: u64,
+    /// The packet id in the group's window.
+    pub packet_id: u16,
 }
 
 impl Delivery {
-    /// Appends the stored form: version 1 | packet id `u16` | sequence `u64` | address | qos |
-    /// phase
-    /// | flags (1 retain, 2 sent, 4 retained) | identifiers.
+    /// Appends the stored form: version 1 or 2 | packet id `u16` | sequence `u64` | address | qos |
+    /// phase | flags (1 retain, 2 sent, 4 retained) | identifiers; in version 2, which those of
+    /// shared groups have: group `u64` | packet id there `u16` (both 0: none) | member `u64`.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(1);
+        let is_shared = self.group.is_some() || self.member != 0;
+        out.push(if is_shared { 2 } else { 1 });
         out.extend_from_slice(&self.packet_id.to_le_bytes());
         out.extend_from_slice(&self.sequence.to_le_bytes());
         put_address(out, self.address);
@@ -63,6 +78,15 @@ impl Delivery {
         let bits = flags.into_iter().rev();
         out.push(bits.fold(0, |byte, flag| byte << 1 | u8::from(flag)));
         put_ids(out, &self.ids);
+        if is_shared {
+            let link = self.group.unwrap_or(GroupLink {
+                group: 0,
+                packet_id: 0,
+            });
+            out.extend_from_slice(&link.group.to_le_bytes());
+            out.extend_from_slice(&link.packet_id.to_le_bytes());
+            out.extend_from_slice(&self.member.to_le_bytes());
+        }
     }
 
     /// Reads what [`Self::encode`] wrote.
@@ -70,7 +94,13 @@ impl Delivery {
     /// # Errors
     /// [`ValueError`] when the fields are not one.
     pub fn decode(fields: &mut Fields<'_>) -> Result<Self, ValueError> {
-        version(fields, "delivery version")?;
+        let version = fields.u8()?;
+        if !matches!(version, 1 | 2) {
+            return Err(ValueError::Unknown {
+                what: "delivery version",
+                got: u64::from(version),
+            });
+        }
         let packet_id = fields.u16()?;
         let sequence = fields.u64()?;
         let address = fields.address()?;
@@ -89,6 +119,11 @@ impl Delivery {
         };
         let flags = fields.u8()?;
         let ids = fields.ids()?;
+        let (group, member) = if version == 2 {
+            read_sharing(fields)?
+        } else {
+            (None, 0)
+        };
         Ok(Self {
             packet_id,
             sequence,
@@ -99,8 +134,18 @@ impl Delivery {
             sent: flags & 2 != 0,
             retained: flags & 4 != 0,
             ids,
+            group,
+            member,
         })
     }
+}
+
+fn read_sharing(fields: &mut Fields<'_>) -> Result<(Option<GroupLink>, u64), ValueError> {
+    let group = fields.u64()?;
+    let packet_id = fields.u16()?;
+    let member = fields.u64()?;
+    let link = GroupLink { group, packet_id };
+    Ok(((group != 0).then_some(link), member))
 }
 
 /// The deliveries in flight of one session, at most `limit`.
@@ -158,12 +203,23 @@ impl Window {
         self.deliveries.iter()
     }
 
-    /// Whether the record is in flight, as a retained message or as a publication.
+    /// Whether the record is in flight, as a retained message or as a publication; what comes by
+    /// a group aside.
     #[must_use]
     pub fn contains(&self, address: Address, retained: bool) -> bool {
-        self.deliveries
-            .iter()
-            .any(|delivery| delivery.address == address && delivery.retained == retained)
+        self.deliveries.iter().any(|delivery| {
+            delivery.address == address && delivery.retained == retained && delivery.group.is_none()
+        })
+    }
+
+    /// Whether the record is in flight as a group has given it.
+    #[must_use]
+    pub fn contains_shared(&self, group: u64, address: Address) -> bool {
+        let mut shared = self.deliveries.iter().filter_map(|one| {
+            let link = one.group?;
+            Some((link.group, one.address))
+        });
+        shared.any(|one| one == (group, address))
     }
 
     /// Whether the newest delivery waits for a mapping to be durable, its own or an earlier one.
@@ -189,6 +245,8 @@ impl Window {
             retain,
             retained,
             ids,
+            group,
+            member,
         } = new;
         let delivery = Delivery {
             packet_id,
@@ -200,6 +258,8 @@ impl Window {
             retained,
             sent: false,
             ids,
+            group,
+            member,
         };
         self.deliveries.push_back(delivery);
         let last = self.deliveries.len() - 1;
@@ -268,6 +328,10 @@ pub struct Opening {
     pub retained: bool,
     /// Subscription identifiers.
     pub ids: Ids,
+    /// As [`Delivery::group`].
+    pub group: Option<GroupLink>,
+    /// As [`Delivery::member`].
+    pub member: u64,
 }
 
 #[cfg(test)]
@@ -287,6 +351,11 @@ mod tests {
             retain: offset == 2,
             retained: offset == 1,
             ids: Ids::from([7, 9]),
+            group: (offset == 2).then_some(GroupLink {
+                group: 5,
+                packet_id: 6,
+            }),
+            member: u64::from(offset == 1),
         }
     }
 
@@ -300,6 +369,31 @@ mod tests {
         assert!(window.close(1).is_some());
         window.last_packet_id = 65_534;
         assert_eq!(window.open(opening(9)).packet_id, 1, "65,535 is in use");
+    }
+
+    /// Version 1 is what sessions had before there were groups.
+    #[test]
+    fn stored_deliveries_have_these_bytes() {
+        let mut window = Window::new(4);
+        let mut bytes = Vec::new();
+        for offset in [3, 2, 1] {
+            window.open(opening(offset)).encode(&mut bytes);
+        }
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let start = ["01010001", "02020002", "02030003"];
+        let sequence = "00000000000000";
+        let ends = [
+            "0300000000000000020100020700000009000000",
+            "020000000000000002010102070000000900000005000000000000000600\
+             0000000000000000",
+            "010000000000000002010402070000000900000000000000000000000000\
+             0100000000000000",
+        ];
+        let parts = start.iter().zip(ends);
+        let golden: String = parts
+            .map(|(start, end)| format!("{start}{sequence}00000000{end}"))
+            .collect();
+        assert_eq!(hex, golden);
     }
 
     #[test]

@@ -35,9 +35,7 @@ impl Shard {
             .find(packet_id)
             .is_some_and(|delivery| delivery.qos == QoS::AtLeastOnce)
         {
-            window.close(packet_id);
-            self.mark_dirty(index);
-            self.queue_pump(index);
+            self.complete(index, packet_id);
         }
     }
 
@@ -123,7 +121,9 @@ impl Shard {
         let Some(delivery) = session.window.close(packet_id) else {
             return;
         };
-        if delivery.qos == QoS::ExactlyOnce && session.is_durable() {
+        if let Some(link) = delivery.group {
+            self.complete_shared(index, &delivery, link);
+        } else if delivery.qos == QoS::ExactlyOnce && session.is_durable() {
             let change = if delivery.retained {
                 // No cursor comes by it again.
                 state::no_outbound(session.id, &delivery)
@@ -149,7 +149,8 @@ impl Shard {
         }
         let window = &mut self.clients[key.index].session.window;
         let found = window.find(packet_id);
-        let Some(delivery) = found.filter(|one| one.phase == Phase::Mapping) else {
+        let same = |one: &&mut engine_session::Delivery| one.address == message.address;
+        let Some(delivery) = found.filter(same).filter(|one| one.phase == Phase::Mapping) else {
             return;
         };
         delivery.phase = Phase::Publish;

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use engine_mqtt::ReasonCode;
 use engine_session::LogOffset;
 use engine_topic::{Change, RoutingTable};
 
 use crate::client::ClientKey;
 use crate::port::{ConnectionId, MeshMessage, ShardId, Store};
 use crate::shard::Shard;
-use crate::subscribe::Request;
+use crate::subscribe::{Request, Wanted};
 
 /// The writer of the routing table.
 const WRITER: ShardId = ShardId(0);
@@ -22,12 +23,16 @@ pub(crate) enum Goal {
     Subscribe(Box<Request>),
     /// A session that came back is in the table.
     Resume(ClientKey, ConnectionId),
+    /// A new shared group is in the table.
+    Group(ClientKey),
 }
 
 #[derive(Debug)]
 struct Barrier {
     version: Option<u64>,
     goal: Goal,
+    /// Answers of groups' owners that it waits for besides.
+    joins: usize,
 }
 
 /// Open barriers, by request.
@@ -58,13 +63,14 @@ impl Barriers {
         self.open.len()
     }
 
-    fn open(&mut self, goal: Goal) -> u64 {
+    fn open(&mut self, goal: Goal, joins: usize) -> u64 {
         self.last_request += 1;
         self.open.insert(
             self.last_request,
             Barrier {
                 version: None,
                 goal,
+                joins,
             },
         );
         self.last_request
@@ -78,7 +84,9 @@ impl Barriers {
 
     fn pop_ready(&mut self) -> Option<Goal> {
         let everywhere = self.adopted.iter().map(|(version, _)| *version).min()?;
-        let ready = |barrier: &Barrier| barrier.version.is_some_and(|v| v <= everywhere);
+        let ready = |barrier: &Barrier| {
+            barrier.joins == 0 && barrier.version.is_some_and(|v| v <= everywhere)
+        };
         let (request, _) = self.open.iter().find(|(_, barrier)| ready(barrier))?;
         let request = *request;
         self.open.remove(&request).map(|barrier| barrier.goal)
@@ -90,8 +98,33 @@ impl Barriers {
             .values_mut()
             .filter_map(|barrier| match &mut barrier.goal {
                 Goal::Subscribe(request) => Some(&mut **request),
-                Goal::Resume(..) => None,
+                Goal::Resume(..) | Goal::Group(_) => None,
             })
+    }
+
+    /// An owner has answered. One that has refused takes its filter out of the SUBSCRIBE, and is
+    /// to be told if that filter was still wanted.
+    pub(crate) fn joined(
+        &mut self,
+        request: u64,
+        text: &str,
+        accepted: bool,
+    ) -> Option<(ClientKey, Arc<str>)> {
+        let barrier = self.open.get_mut(&request)?;
+        barrier.joins = barrier.joins.saturating_sub(1);
+        let Goal::Subscribe(request) = &mut barrier.goal else {
+            return None;
+        };
+        let same = |wanted: &&mut Result<Wanted, ReasonCode>| {
+            wanted.as_ref().is_ok_and(|one| *one.filter == *text)
+        };
+        let wanted = request
+            .filters
+            .iter_mut()
+            .filter(|_| !accepted)
+            .find(same)?;
+        let refused = std::mem::replace(wanted, Err(ReasonCode::QuotaExceeded));
+        refused.ok().map(|one| (request.client, one.filter))
     }
 }
 
@@ -110,18 +143,20 @@ impl Shard {
         }
     }
 
-    /// Tells the writer of changes, and goes on with `goal` when every shard routes by them.
+    /// Tells the writer of changes, and goes on with `goal` when every shard routes by them and
+    /// `joins` groups have answered. Returns the request, for their answers.
     pub(crate) fn route_barrier<S: Store>(
         &mut self,
         changes: Vec<Change>,
         goal: Goal,
+        joins: usize,
         store: &mut S,
-    ) {
+    ) -> u64 {
         // In the order in which they were made: a filter that was given up in this turn and is
         // wanted again ends as wanted.
         let mut all = std::mem::take(&mut self.route_changes);
         all.extend(changes);
-        let request = self.barriers.open(goal);
+        let request = self.barriers.open(goal, joins);
         self.send_peer(
             WRITER,
             MeshMessage::RouteChange {
@@ -130,6 +165,7 @@ impl Shard {
             },
             store,
         );
+        request
     }
 
     /// The writer's turn: one version for all changes that came.
@@ -185,11 +221,12 @@ impl Shard {
         self.check_barriers(store);
     }
 
-    fn check_barriers<S: Store>(&mut self, store: &mut S) {
+    pub(crate) fn check_barriers<S: Store>(&mut self, store: &mut S) {
         while let Some(goal) = self.barriers.pop_ready() {
             match goal {
                 Goal::Subscribe(request) => self.subscribed(*request, store),
                 Goal::Resume(key, connection) => self.resumed(key, connection, store),
+                Goal::Group(key) => self.group_routed(key),
             }
         }
     }

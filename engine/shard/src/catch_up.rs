@@ -75,8 +75,10 @@ impl Shard {
     fn pump_client<S: Store>(&mut self, index: u32, store: &mut S) {
         self.send_resends(index);
         self.send_retained(index, store);
+        self.regroup(index, store);
         if self.clients[index].holds == 0 {
             self.send_held(index);
+            self.send_assigned(index);
             self.catch_up(index, store);
         }
     }
@@ -213,7 +215,10 @@ impl Shard {
         position: LogOffset,
         store: &mut S,
     ) -> Step {
-        let room = self.clients[index].session.window.room();
+        let client = &self.clients[index];
+        let credit = client.group.as_ref().map(|group| group.credit());
+        let room = client.session.window.room();
+        let room = room.min(credit.unwrap_or(usize::MAX));
         if room == 0 || self.is_blocked(index) {
             return Step::Blocked;
         }
@@ -324,7 +329,7 @@ impl Shard {
             self.counters.dropped_qos0 += 1;
             return true;
         }
-        if session.window.room() == 0 || self.is_blocked(index) {
+        if !self.takes(index, message, &body) {
             return false;
         }
         self.send_stored(index, grant, message, &body, false);

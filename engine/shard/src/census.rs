@@ -33,6 +33,16 @@ census! {
     subscriptions,
     /// Wills of connections.
     wills,
+    /// Shared groups.
+    groups,
+    /// Their members.
+    group_members,
+    /// Records that wait for another member, or for their member's window.
+    unsent_shared,
+    /// QoS 2 deliveries for groups that are complete and of which the group does not know.
+    shared_done,
+    /// Sessions that have to do with groups.
+    sharers,
     /// Filters that a session wants, online or by its queue.
     wanted_filters,
     /// Filters with an online session.
@@ -123,8 +133,10 @@ impl Shard {
     pub fn census(&self) -> Census {
         let mut census = Census {
             connections: self.connections.len(),
-            sessions: self.clients.len(),
-            client_ids: self.by_client_id.len(),
+            sessions: self.clients.len() - self.by_group.len(),
+            client_ids: self.by_client_id.len() - self.by_group.len(),
+            groups: self.by_group.len(),
+            sharers: self.sharers.len(),
             routed_filters: self.table.filter_count(),
             leaving: self.leaving.len(),
             transmits: self.closing.len() + self.transmits.len(),
@@ -139,7 +151,10 @@ impl Shard {
                 .iter()
                 .map(std::collections::VecDeque::len)
                 .sum(),
-            changes: self.changes.len() + self.route_changes.len() + self.local.len(),
+            changes: self.changes.len()
+                + self.route_changes.len()
+                + self.local.len()
+                + self.group_messages.len(),
             queued_sessions: self.pump.len() + self.waiting.len() + self.starved.len(),
             dirty: self.dirty.len(),
             waiting_wills: self.wills.len() + self.due_wills.len(),
@@ -168,11 +183,18 @@ impl Shard {
     fn count_sessions(&self, census: &mut Census) {
         for client in self.clients.indexes().map(|index| &self.clients[index]) {
             let session = &client.session;
-            let is_online = client.connection.is_some();
-            census.subscriptions += session.subscriptions.len();
+            let is_online = client.is_online();
+            if let Some(group) = &client.group {
+                census.group_members += group.len();
+                census.unsent_shared += group.returned.len();
+            } else {
+                census.subscriptions += session.subscriptions.len();
+                census.in_flight_most = census.in_flight_most.max(session.window.len());
+            }
+            census.unsent_shared += client.assigned.len();
+            census.shared_done += session.shared_done.iter().count();
             census.wills += usize::from(client.will.is_some());
             census.in_flight += session.window.len();
-            census.in_flight_most = census.in_flight_most.max(session.window.len());
             census.completed += session.completed.len();
             census.inbound += session.inbound.len();
             census.inbound_most = census.inbound_most.max(session.inbound.len());

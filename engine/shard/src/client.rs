@@ -6,7 +6,8 @@ use engine_mqtt::Version;
 use engine_session::{Address, Message, Session, Will};
 
 use crate::alias::Aliases;
-use crate::port::ConnectionId;
+use crate::group::Group;
+use crate::port::{Assignment, ConnectionId};
 use crate::rare_queue::RareQueue;
 use crate::rate::PublishRate;
 
@@ -33,6 +34,10 @@ pub(crate) struct Client {
     pub(crate) refetch: Option<Box<Refetch>>,
     /// Retained messages to be delivered, first come first served.
     pub(crate) retained: RareQueue<RetainedJob>,
+    /// What shared groups gave and what is not sent.
+    pub(crate) assigned: RareQueue<Assignment>,
+    /// It is no client, but a shared group.
+    pub(crate) group: Option<Box<Group>>,
     /// It is in the queue of sessions to pump.
     pub(crate) queued: bool,
     /// The will of the present connection.
@@ -61,10 +66,18 @@ impl Client {
             resend: RareQueue::new(),
             refetch: None,
             retained: RareQueue::new(),
+            assigned: RareQueue::new(),
+            group: None,
             queued: false,
             will: None,
             expires_ms: u64::MAX,
         }
+    }
+
+    /// Whether somebody may take what it gets.
+    pub(crate) fn is_online(&self) -> bool {
+        let group = self.group.as_deref();
+        group.map_or_else(|| self.connection.is_some(), Group::is_online)
     }
 }
 

@@ -1,5 +1,6 @@
 //! A shard's settings and bounds.
 
+use crate::group::Strategy;
 use crate::limits::ClientLimits;
 use crate::port::ShardId;
 
@@ -73,6 +74,10 @@ pub struct ShardConfig {
     /// retained message before that is forgotten: longer than a carried publication waits to be
     /// written.
     pub tombstone_margin_ms: u64,
+    /// Records of one shared group in flight to all its members, at most.
+    pub group_inflight_max: u16,
+    /// How shared groups choose a member.
+    pub share_strategy: Strategy,
     /// QoS 0 publications are stored too (for consumers other than MQTT).
     pub store_qos0: bool,
 }
@@ -111,6 +116,8 @@ impl ShardConfig {
             reads_max: 256,
             pending_max: 65_536,
             tombstone_margin_ms: 60_000,
+            group_inflight_max: 1_024,
+            share_strategy: Strategy::RoundRobin,
             store_qos0: false,
         }
     }

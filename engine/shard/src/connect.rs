@@ -142,7 +142,7 @@ impl Shard {
         let durable = session.is_durable();
         let index = self.clients.insert(Client::new(session));
         self.by_client_id.insert(Arc::clone(client_id), index);
-        self.counters.sessions = self.clients.len() as u64;
+        self.tally_sessions();
         self.set_window(index, opening.receive_max);
         if durable {
             self.store_session(index, 0);
@@ -195,7 +195,7 @@ impl Shard {
                 .iter()
                 .map(|one| self.interest.add(&one.filter, need))
                 .collect();
-            self.route_barrier(changes, Goal::Resume(key, connection), store);
+            self.route_barrier(changes, Goal::Resume(key, connection), 0, store);
         }
         if let Some(greeting) = self
             .connections
@@ -274,6 +274,7 @@ impl Shard {
         self.write_connack(connection, &greeting);
         if let Some(index) = client {
             self.begin_resend(index, store);
+            self.share_online(index);
             self.queue_pump(index);
         }
         self.unstall(connection, store);

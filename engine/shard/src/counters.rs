@@ -36,6 +36,8 @@ counters! {
     Gauge sessions,
     /// Subscriptions of all sessions.
     Gauge subscriptions,
+    /// Shared groups that this shard owns.
+    Gauge shared_groups,
     /// Retained messages that this shard owns.
     Gauge retained,
     /// Publications that wait to be durable.
@@ -98,6 +100,10 @@ counters! {
     Counter retention_cut_bytes,
     /// Deletes of retained messages that could be forgotten.
     Counter tombstones_freed,
+    /// Records given to members of shared groups, again ones too.
+    Counter shared_given,
+    /// Records that members of shared groups gave back.
+    Counter shared_returned,
     /// Wills published.
     Counter wills,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use engine_mqtt::QoS;
-use engine_session::{Address, Behind, Body, Grant, LogOffset, Message, Opening, Phase};
+use engine_session::{Address, Behind, Body, Grant, GroupLink, LogOffset, Message, Opening, Phase};
 use engine_topic::FilterId;
 
 use crate::client::Stage;
@@ -13,6 +13,17 @@ use crate::reply::Outgoing;
 use crate::shard::Shard;
 use crate::state;
 use crate::waits::Wait;
+
+/// Why a session gets a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Source {
+    /// Its own subscriptions match.
+    Own,
+    /// A SUBSCRIBE asked for it.
+    Retained,
+    /// A shared group gave it.
+    Group(GroupLink),
+}
 
 impl Shard {
     /// Offers a publication to every online session of this shard that subscribed to it, and keeps
@@ -99,7 +110,7 @@ impl Shard {
             // It is on its way already.
         } else if grant.qos == QoS::AtMostOnce {
             self.offer_qos0(index, &grant, message, body);
-        } else if session.window.room() == 0 || self.is_blocked(index) {
+        } else if !self.takes(index, message, body) {
             self.fall_behind(index, at);
         } else {
             self.send_stored(index, grant, message, body, false);
@@ -122,6 +133,10 @@ impl Shard {
 
     fn offer_qos0(&mut self, index: u32, grant: &Grant, message: &Message, body: &Body<'_>) {
         let client = &mut self.clients[index];
+        if client.group.is_some() {
+            self.give_qos0(index, message, body);
+            return;
+        }
         let bytes = message.body.len();
         let waits = client.holds > 0 || !client.held.is_empty();
         let fits = client.held_bytes + bytes <= self.config.held_bytes_max;
@@ -163,7 +178,11 @@ impl Shard {
 
     /// Whether the session's socket takes no more, is gone, or has no CONNACK yet.
     pub(crate) fn is_choked(&self, index: u32) -> bool {
-        let connection = self.clients[index].connection;
+        let client = &self.clients[index];
+        if let Some(group) = &client.group {
+            return !group.has_credit();
+        }
+        let connection = client.connection;
         let link = connection.and_then(|id| self.connections.get(&id));
         link.is_none_or(|link| {
             link.stage != Stage::Open || link.unsent() > self.config.output_bytes_max
@@ -190,8 +209,8 @@ impl Shard {
         self.mark_dirty(index);
     }
 
-    /// Opens a QoS 1 or 2 delivery in the window, which must have room. `retained`: it is sent
-    /// because of a SUBSCRIBE.
+    /// Sends a QoS 1 or 2 delivery to a session, whose window must have room, or gives it to a
+    /// member of a group. `retained`: it is sent because of a SUBSCRIBE.
     pub(crate) fn send_stored(
         &mut self,
         index: u32,
@@ -200,6 +219,28 @@ impl Shard {
         body: &Body<'_>,
         retained: bool,
     ) {
+        if self.clients[index].group.is_some() {
+            self.give(index, message, body);
+            return;
+        }
+        let source = if retained {
+            Source::Retained
+        } else {
+            Source::Own
+        };
+        self.open_delivery(index, grant, message, body, source);
+    }
+
+    /// Opens a QoS 1 or 2 delivery in the window, which must have room.
+    pub(crate) fn open_delivery(
+        &mut self,
+        index: u32,
+        grant: Grant,
+        message: &Message,
+        body: &Body<'_>,
+        source: Source,
+    ) {
+        let retained = source == Source::Retained;
         let qos = message.qos.min(grant.qos);
         let retain = retained || (grant.retain_as_published && message.retain);
         let client = &mut self.clients[index];
@@ -219,6 +260,11 @@ impl Shard {
             retain,
             retained,
             ids: grant.ids,
+            group: match source {
+                Source::Group(link) => Some(link),
+                Source::Own | Source::Retained => None,
+            },
+            member: 0,
         };
         let delivery = client.session.window.open(opening);
         let packet_id = delivery.packet_id;

@@ -100,6 +100,7 @@ impl Shard {
         client.resend.clear();
         client.retained.clear();
         client.refetch = None;
+        self.share_offline(index);
         self.leave_filters(index);
         self.end_will(index, abnormal);
         if !self.clients[index].session.is_durable() {
@@ -156,14 +157,19 @@ impl Shard {
 
     /// Ends a session and all that it owns.
     pub(crate) fn destroy(&mut self, index: u32) {
-        let Some(client) = self.clients.remove(index) else {
+        let Some(mut client) = self.clients.remove(index) else {
             return;
         };
         let session = client.session;
         self.by_client_id.remove(&session.client_id);
-        self.counters.sessions = self.clients.len() as u64;
-        self.counters.subscriptions -= session.subscriptions.len() as u64;
-        for subscription in session.subscriptions.iter() {
+        self.tally_sessions();
+        let shared: Vec<_> = client.assigned.take().into_iter().collect();
+        self.share_destroyed(&session, &shared);
+        let is_group = client.group.is_some();
+        if !is_group {
+            self.counters.subscriptions -= session.subscriptions.len() as u64;
+        }
+        for subscription in session.subscriptions.iter().filter(|_| !is_group) {
             let need = Need::of(&subscription.filter, subscription.qos, false);
             if let Some(change) = self.interest.remove(&subscription.filter, need) {
                 self.route_changes.push(change);
@@ -177,7 +183,8 @@ impl Shard {
             state::no_session(&session.client_id),
             state::no_progress(id),
         ];
-        let filters = session.subscriptions.iter();
+        let own = session.subscriptions.iter();
+        let filters = own.chain(session.subscriptions.shared());
         changes.extend(filters.map(|one| state::no_subscription(id, &one.filter)));
         let flying = session.window.iter();
         changes.extend(flying.map(|delivery| state::no_outbound(id, delivery)));
@@ -189,7 +196,15 @@ impl Shard {
                 .iter()
                 .map(|packet_id| state::no_inbound(id, *packet_id)),
         );
+        let done = session.shared_done.iter();
+        changes.extend(done.map(|(group, at)| state::no_shared_complete(id, *group, *at)));
         self.changes.extend(changes);
+    }
+
+    /// How many sessions of clients and how many groups there are.
+    pub(crate) fn tally_sessions(&mut self) {
+        self.counters.shared_groups = self.by_group.len() as u64;
+        self.counters.sessions = (self.clients.len() - self.by_group.len()) as u64;
     }
 
     /// The connection has ended: its will is published, waits for its delay, or is gone.
@@ -317,6 +332,7 @@ impl Shard {
             && self.waits.is_empty()
             && self.turn_waits.is_empty()
             && self.changes.is_empty()
+            && self.group_messages.is_empty()
             && self
                 .retain_waits
                 .iter()

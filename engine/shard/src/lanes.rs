@@ -76,6 +76,20 @@ impl Lane {
         true
     }
 
+    /// Queues a QoS 0 publication for a member of a group; dropped when the lane is full.
+    pub(crate) fn push_qos0(
+        &mut self,
+        message: MeshMessage,
+        config: &ShardConfig,
+        counters: &mut Counters,
+    ) {
+        if self.collapsed || self.outbox.len() >= config.lane_events_max {
+            counters.lane_dropped_qos0 += 1;
+            return;
+        }
+        self.outbox.push(message);
+    }
+
     /// Queues a retained publication for the topic's owner; dropped while collapsed, as the scan
     /// brings it.
     pub(crate) fn push_retain(
@@ -127,7 +141,8 @@ impl Lane {
             | MeshMessage::RetainedChecked { .. }
             | MeshMessage::Retired { .. }
             | MeshMessage::RetainedRead(_)
-            | MeshMessage::RetainedPage { .. } => true,
+            | MeshMessage::RetainedPage { .. }
+            | MeshMessage::Group(_) => true,
         });
         counters.lane_dropped_qos0 += dropped;
         self.outbox.push(MeshMessage::Collapsed { upto: self.told });

@@ -12,7 +12,8 @@
 //!
 //! Where to look: `publish` (inbound messages), `waits` (what an acknowledgement waits for),
 //! `deliver` and `catch_up` (outbound, live and behind), `acknowledge` and `resend`, `subscribe`,
-//! `connect`, `end`, `retained`, `persist` and `restore` (the state store), `mesh`, `lanes`,
+//! `connect`, `end`, `groups` and `share` (shared subscriptions, at their owner and at the homes of
+//! their members), `retained`, `persist` and `restore` (the state store), `mesh`, `lanes`,
 //! `barrier`, `routing` (between shards).
 
 #![expect(
@@ -32,6 +33,8 @@ mod connect;
 mod counters;
 mod deliver;
 mod end;
+mod group;
+mod groups;
 mod interest;
 mod lanes;
 mod limits;
@@ -50,6 +53,7 @@ mod retained;
 mod retire;
 mod routing;
 mod shard;
+mod share;
 mod slab;
 mod state;
 mod subscribe;
@@ -63,6 +67,7 @@ pub use census::Census;
 pub use config::{NAME_BYTES_MAX, ShardConfig, home_shard};
 pub use counters::{Counters, Kind};
 pub use engine_session::{Address, LogId, LogOffset, Message, Now};
+pub use group::{Strategy, UnknownStrategy};
 pub use limits::{ClientLimits, Hold};
 pub use port::*;
 pub use restore::RestoreError;

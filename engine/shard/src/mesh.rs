@@ -80,6 +80,7 @@ impl Shard {
             } => {
                 self.retained_page(token, messages, more, store);
             }
+            MeshMessage::Group(message) => self.group_message(from, message, store),
         }
     }
 

@@ -222,9 +222,6 @@ impl Shard {
             let wanted = match Filter::parse(one.filter) {
                 Err(_) => Err(ReasonCode::TopicFilterInvalid),
                 Ok(_) if !self.is_short(one.filter) => Err(ReasonCode::TopicFilterInvalid),
-                Ok(filter) if filter.share.is_some() => {
-                    Err(ReasonCode::SharedSubscriptionsNotSupported)
-                }
                 Ok(_) => Ok(Wanted {
                     filter: one.filter.into(),
                     qos: one.options.qos,

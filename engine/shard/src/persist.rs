@@ -44,7 +44,7 @@ impl Shard {
         let Some(client) = self.client(key) else {
             return;
         };
-        let online = client.connection.is_some();
+        let online = client.is_online();
         let session = &mut client.session;
         session.dirty = false;
         let progress = session.progress(boot, &positions, stored);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use engine_mqtt::QoS;
-use engine_session::{Address, LogId, LogOffset, Message};
+use engine_session::{Address, GroupLink, LogId, LogOffset, Message};
 use engine_topic::RoutingTable;
 
 /// A shard's index within its node, below the shard count (at most 64).
@@ -343,6 +343,94 @@ pub enum MeshMessage {
         /// Where to go on, if more remain.
         more: Option<Arc<str>>,
     },
+    /// About a shared group.
+    Group(GroupMessage),
+}
+
+/// What the owner of a shared group and the homes of its members tell each other, in order.
+#[derive(Clone, Debug)]
+pub enum GroupMessage {
+    /// To the owner: this session subscribes. `Joined` comes when the group is durable.
+    Join {
+        /// Brought back by the answer.
+        request: u64,
+        /// The whole text of the subscription, with the share name.
+        text: Arc<str>,
+        /// The session.
+        session: u64,
+    },
+    /// From the owner.
+    Joined {
+        /// The request.
+        request: u64,
+        /// The text.
+        text: Arc<str>,
+        /// False: a bound is reached, the session is no member.
+        accepted: bool,
+    },
+    /// To the owner: the member takes records.
+    Online {
+        /// The text.
+        text: Arc<str>,
+        /// The member.
+        session: u64,
+        /// How many it may have in flight.
+        limit: u16,
+    },
+    /// To the owner: the member takes no more records.
+    Offline {
+        /// The text.
+        text: Arc<str>,
+        /// The member.
+        session: u64,
+    },
+    /// To the owner: the session is no member any more.
+    Leave {
+        /// The text.
+        text: Arc<str>,
+        /// The session.
+        session: u64,
+    },
+    /// To every owner at the start: the sender's durable members of the owner's groups.
+    Members(Vec<(Arc<str>, u64)>),
+    /// To a home: a record for a member.
+    Assign(Box<Assignment>),
+    /// To a home after a crash: what became of this one? Without an answer, the member has it and
+    /// will complete it.
+    Inquire(Settled),
+    /// To the owner: the member has received it.
+    Done {
+        /// The record.
+        about: Settled,
+        /// The home remembers that until it gets `Confirmed`.
+        kept: bool,
+    },
+    /// To the owner: the member has not received it, and will not.
+    Returned(Settled),
+    /// To a home: that it is done is durable at the owner.
+    Confirmed(Settled),
+}
+
+/// A group's record and the member that it was given to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settled {
+    /// Where the group counts it; packet id 0: nowhere.
+    pub link: GroupLink,
+    /// The member.
+    pub session: u64,
+    /// The record.
+    pub address: Address,
+}
+
+/// A record for a member of a group.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    /// Which and whose it is.
+    pub about: Settled,
+    /// The whole text of the member's subscription.
+    pub text: Arc<str>,
+    /// The record.
+    pub message: Message,
 }
 
 /// A retained publication, or the delete of one.

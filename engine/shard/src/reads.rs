@@ -15,6 +15,8 @@ pub(crate) enum Purpose {
     CatchUp(ClientKey, LogId),
     /// A session's deliveries in flight, to be sent again.
     Resend(ClientKey, LogId),
+    /// Records of a shared group that were given back.
+    Regroup(ClientKey),
     /// Another shard asked; it knows the read by this token.
     Remote(ShardId, u64),
     /// Another shard's lane collapsed.
@@ -99,6 +101,7 @@ impl Shard {
         match self.reads.close(token) {
             Some(Purpose::CatchUp(key, log)) => self.caught_up(token, key, log, answer, store),
             Some(Purpose::Resend(key, log)) => self.resend_read(token, key, log, answer),
+            Some(Purpose::Regroup(key)) => self.regrouped(token, key, answer),
             Some(Purpose::Remote(shard, token)) => {
                 self.send_peer(shard, MeshMessage::ReadAnswer { token, answer }, store);
             }

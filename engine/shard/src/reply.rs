@@ -148,7 +148,7 @@ impl Shard {
                 .receive_maximum(self.config.receive_max)
                 .maximum_packet_size(self.config.packet_bytes_max)
                 .topic_alias_maximum(TOPIC_ALIASES_MAX)
-                .shared_subscription_available(false);
+                .shared_subscription_available(true);
             if let Some(id) = &greeting.assigned_client_id {
                 builder.assigned_client_id(id);
             }

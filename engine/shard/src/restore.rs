@@ -9,10 +9,12 @@ use engine_session::wire::ValueError;
 use engine_session::{
     Behind, LogOffset, Now, Place, Progress, Session, SessionRecord, Subscription, Will, Window,
 };
-use engine_topic::Change;
+use engine_topic::{Change, Filter, is_shared};
 
 use crate::client::Client;
 use crate::config::ShardConfig;
+use crate::group::{Group, group_text};
+use crate::groups::group_need;
 use crate::interest::Need;
 use crate::port::Table;
 use crate::shard::{Shard, Timer};
@@ -78,6 +80,10 @@ impl Shard {
             read.map_err(|error| RestoreError { table, key, error })?;
         }
         for index in indexes {
+            let session = &shard.clients[index].session;
+            if session.is_shared() {
+                shard.sharers.insert(session.id, index);
+            }
             shard.settle_session(index, &rows.positions);
         }
         shard.forget_boots(&rows.positions);
@@ -103,10 +109,19 @@ impl Shard {
                 let session =
                     Session::new(record.id, Arc::clone(&client_id), record.expiry_s, window);
                 let mut client = Client::new(session);
+                if let Some(text) = group_text(&client_id) {
+                    let what = ValueError::Text { what: "group" };
+                    let filter = Filter::parse(text).map_err(|_| what)?.text;
+                    let group = Group::new(text, filter, self.config.share_strategy);
+                    client.group = Some(Box::new(group));
+                }
                 client.expires_ms = record.ended_ms;
                 let index = self.clients.insert(client);
+                if group_text(&client_id).is_some() {
+                    self.by_group.insert(record.id, index);
+                }
                 self.by_client_id.insert(client_id, index);
-                self.counters.sessions = self.clients.len() as u64;
+                self.tally_sessions();
             }
             Table::Subscription | Table::Progress | Table::Outbound | Table::Inbound => {
                 let (session, rest) = state::split_key("session row", key)?;
@@ -140,6 +155,7 @@ impl Shard {
         rest: &[u8],
         value: &[u8],
     ) -> Result<(), ValueError> {
+        let is_group = self.clients[index].group.is_some();
         let session = &mut self.clients[index].session;
         match table {
             Table::Subscription => {
@@ -148,10 +164,14 @@ impl Shard {
                 };
                 let filter = std::str::from_utf8(rest).map_err(|_| what)?;
                 let subscription = Subscription::decode(filter, value)?;
-                let need = Need::of(filter, subscription.qos, false);
+                let need = if is_group {
+                    group_need(filter)
+                } else {
+                    Need::of(filter, subscription.qos, false)
+                };
                 session.subscriptions.insert(Arc::new(subscription));
-                self.counters.subscriptions += 1;
-                if need.queue {
+                self.counters.subscriptions += u64::from(!is_group);
+                if (need.queue || is_group) && !is_shared(filter) {
                     self.interest.add(&filter.into(), need);
                 }
             }
@@ -159,6 +179,9 @@ impl Shard {
             Table::Outbound => match state::read_outbound(rest, value)? {
                 Outbound::Complete(at) => {
                     session.completed.insert(at);
+                }
+                Outbound::SharedComplete(group, at) => {
+                    session.shared_done.insert(group, at);
                 }
                 Outbound::Open(delivery) => session.window.restore(delivery),
             },
@@ -186,6 +209,12 @@ impl Shard {
             session.window.restore(delivery);
         }
         session.behind = Some(Box::new(Behind::at(&cursors)));
+        if let Some(group) = &mut self.clients[index].group {
+            group.is_ready = true;
+            self.mark_dirty(index);
+            return;
+        }
+        let session = &mut self.clients[index].session;
         if session.expiry_s == 0 {
             // It was to end with its connection, which a crash has ended.
             self.destroy(index);

@@ -16,7 +16,9 @@ use crate::counters::Counters;
 use crate::interest::Interest;
 use crate::lanes::{Lane, Ring};
 use crate::limits::Hold;
-use crate::port::{Change, ConnectionId, Event, MeshBatch, MeshMessage, ShardId, Store, Transmit};
+use crate::port::{
+    Change, ConnectionId, Event, GroupMessage, MeshBatch, MeshMessage, ShardId, Store, Transmit,
+};
 use crate::rate::Bucket;
 use crate::reads::Reads;
 use crate::retained::RetainedTable;
@@ -117,6 +119,14 @@ pub struct Shard {
     pub(crate) due_wills: Vec<Arc<str>>,
     pub(crate) retained_reads: BTreeMap<u64, ClientKey>,
     pub(crate) last_retained_read: u64,
+    /// This shard's shared groups, by session id.
+    pub(crate) by_group: BTreeMap<u64, u32>,
+    /// This shard's sessions that have to do with shared groups, by session id.
+    pub(crate) sharers: BTreeMap<u64, u32>,
+    /// What is to be told about groups at the end of the turn.
+    pub(crate) group_messages: VecDeque<(ShardId, GroupMessage)>,
+    /// Shards that have said at the start who their members are.
+    pub(crate) members_heard: u8,
 }
 
 impl Shard {
@@ -179,6 +189,10 @@ impl Shard {
             due_wills: Vec::new(),
             retained_reads: BTreeMap::new(),
             last_retained_read: 0,
+            by_group: BTreeMap::new(),
+            sharers: BTreeMap::new(),
+            group_messages: VecDeque::new(),
+            members_heard: 0,
             config,
         }
     }
@@ -209,6 +223,7 @@ impl Shard {
             .unwrap_or_default();
         self.lanes = ends.iter().map(|_| Lane::new(own)).collect();
         self.committed = own;
+        self.start_groups(ends);
     }
 
     /// A client's socket has been handed to this shard.
@@ -313,7 +328,7 @@ impl Shard {
     /// When to call [`Self::tick`], monotonic milliseconds.
     #[must_use]
     pub fn next_timeout(&self) -> u64 {
-        if !self.pump.is_empty() || self.can_feed() {
+        if !self.pump.is_empty() || !self.group_messages.is_empty() || self.can_feed() {
             return self.now.monotonic_ms;
         }
         let asks = if self.retirement.has_asks() {
@@ -338,10 +353,12 @@ impl Shard {
             self.deliver(&Arc::new(event));
         }
         self.publish_wills(store);
+        self.send_group_messages(store);
         let changes = std::mem::take(&mut self.route_changes);
         self.route_change(changes, store);
         self.write_routing(store);
         self.pump_clients(store);
+        self.send_group_messages(store);
         self.flush_changes(store);
         // What waits for nothing new need not wait for the next commit, which may never come.
         while self
@@ -350,6 +367,7 @@ impl Shard {
             .is_some_and(|(end, _)| *end <= self.committed)
         {
             self.settle_waits(self.committed, store);
+            self.send_group_messages(store);
             self.flush_changes(store);
         }
         self.serve_retire_asks(store);
@@ -566,8 +584,13 @@ impl Shard {
         let wanted = client.session.behind.is_some()
             || !client.resend.is_empty()
             || !client.retained.is_empty()
-            || !client.held.is_empty();
-        if wanted && !client.queued && client.connection.is_some() {
+            || !client.held.is_empty()
+            || !client.assigned.is_empty()
+            || client
+                .group
+                .as_ref()
+                .is_some_and(|group| !group.returned.is_empty());
+        if wanted && !client.queued && client.is_online() {
             client.queued = true;
             self.pump.push_back(key);
         }

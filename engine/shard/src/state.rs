@@ -7,7 +7,9 @@
 //! 3 Progress     session id u64 BE                Progress
 //! 4 Outbound     session id u64 BE, log u32 BE,   Delivery, or the one byte 0: complete
 //!                offset u64 BE                    (log with its highest bit set: a retained
-//!                                                 message, which is never complete)
+//!                                                 message, which is never complete; with its
+//!                                                 second highest bit set: one that a shared group
+//!                                                 gave, and then group u64 BE)
 //! 5 Inbound      session id u64 BE, id u16 BE     empty
 //! 6 Will         client id                        Will
 //! 7 Retained     topic                            version 1, address, stamp u64, publisher u64,
@@ -16,6 +18,9 @@
 //! 9 Positions    boot u32 BE                      offsets
 //! ```
 //! Numbers in values are little endian.
+//!
+//! A shared group has the rows of a session with the client id NUL and its text, as in
+//! `\0$share/name/filter`, and one subscription, to the filter.
 
 use bytes::Bytes;
 use engine_mqtt::QoS;
@@ -53,8 +58,22 @@ fn key(session: u64, rest: &[u8]) -> Vec<u8> {
 /// Set in the log id of the key of a retained message's delivery.
 const RETAINED: u32 = 1 << 31;
 
+/// Set in the log id of the key of a delivery that a shared group gave; the group's id follows.
+const SHARED: u32 = 1 << 30;
+
+#[expect(clippy::big_endian_bytes, reason = "keys sort by number")]
+fn shared_key(session: u64, group: u64, mut at: Address) -> Vec<u8> {
+    at.log.0 |= SHARED;
+    let mut key = address_key(session, at);
+    key.extend_from_slice(&group.to_be_bytes());
+    key
+}
+
 fn delivery_key(session: u64, delivery: &Delivery) -> Vec<u8> {
     let mut at = delivery.address;
+    if let Some(link) = delivery.group {
+        return shared_key(session, link.group, at);
+    }
     if delivery.retained {
         at.log.0 |= RETAINED;
     }
@@ -128,6 +147,15 @@ pub(crate) fn no_outbound(session: u64, delivery: &Delivery) -> Change {
     delete(Table::Outbound, delivery_key(session, delivery))
 }
 
+/// A delivery that a group gave is complete, of which the group does not know for good.
+pub(crate) fn shared_complete(session: u64, delivery: &Delivery) -> Change {
+    put(Table::Outbound, delivery_key(session, delivery), vec![0])
+}
+
+pub(crate) fn no_shared_complete(session: u64, group: u64, at: Address) -> Change {
+    delete(Table::Outbound, shared_key(session, group, at))
+}
+
 pub(crate) fn no_completed(session: u64, at: Address) -> Change {
     delete(Table::Outbound, address_key(session, at))
 }
@@ -135,6 +163,8 @@ pub(crate) fn no_completed(session: u64, at: Address) -> Change {
 /// What an outbound QoS 2 row says.
 pub(crate) enum Outbound {
     Complete(Address),
+    /// The same of one that this group gave.
+    SharedComplete(u64, Address),
     Open(Delivery),
 }
 
@@ -146,10 +176,17 @@ pub(crate) fn read_outbound(rest: &[u8], value: &[u8]) -> Result<Outbound, Value
         got: rest.len(),
     };
     let (log, offset) = rest.split_first_chunk::<4>().ok_or(short)?;
-    let (offset, _) = offset.split_first_chunk::<8>().ok_or(short)?;
+    let (offset, rest) = offset.split_first_chunk::<8>().ok_or(short)?;
     if value == [0] {
-        let log = LogId(u32::from_be_bytes(*log));
+        let log = u32::from_be_bytes(*log);
         let offset = LogOffset(u64::from_be_bytes(*offset));
+        if log & SHARED != 0 {
+            let (group, _) = rest.split_first_chunk::<8>().ok_or(short)?;
+            let log = LogId(log & !SHARED);
+            let at = Address { log, offset };
+            return Ok(Outbound::SharedComplete(u64::from_be_bytes(*group), at));
+        }
+        let log = LogId(log);
         return Ok(Outbound::Complete(Address { log, offset }));
     }
     let mut fields = Fields::new(what, value);

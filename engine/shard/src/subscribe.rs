@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use engine_mqtt::{QoS, ReasonCode, RetainHandling};
 use engine_session::{LogOffset, Subscription};
+use engine_topic::is_shared;
 
 use crate::barrier::Goal;
 use crate::client::ClientKey;
@@ -78,10 +79,14 @@ impl Shard {
                 .len(),
         );
         let mut changes = Vec::new();
+        let client = request.client;
         for (count, wanted) in request.filters.iter_mut().enumerate() {
             let Ok(one) = wanted else { continue };
             if count >= room {
                 *wanted = Err(ReasonCode::QuotaExceeded);
+                continue;
+            }
+            if is_shared(&one.filter) {
                 continue;
             }
             changes.push(
@@ -89,7 +94,12 @@ impl Shard {
                     .add(&one.filter, Need::of(&one.filter, one.qos, true)),
             );
         }
-        self.route_barrier(changes, Goal::Subscribe(Box::new(request)), store);
+        let joins = Self::shared_of(&request.filters);
+        let goal = Goal::Subscribe(Box::new(request));
+        let request = self.route_barrier(changes, goal, joins.len(), store);
+        for text in joins {
+            self.ask_to_join(request, &text, client.session);
+        }
     }
 
     /// Every shard routes by the new subscriptions: they take effect.
@@ -105,7 +115,7 @@ impl Shard {
             .client(key)
             .is_some_and(|client| client.connection == Some(connection));
         if !alive {
-            self.release_interest(&filters);
+            self.release_interest(key, &filters);
             return;
         }
         let cuts = self.cuts();
@@ -113,6 +123,10 @@ impl Shard {
         let mut retained = 0;
         for wanted in filters {
             match wanted {
+                Ok(wanted) if is_shared(&wanted.filter) => {
+                    reasons.push(granted(wanted.qos));
+                    self.subscribe_shared(key, wanted);
+                }
                 Ok(wanted) => {
                     reasons.push(granted(wanted.qos));
                     retained += usize::from(self.subscribe(key, wanted, &cuts));
@@ -188,8 +202,12 @@ impl Shard {
         retained
     }
 
-    fn release_interest(&mut self, filters: &[Result<Wanted, ReasonCode>]) {
+    fn release_interest(&mut self, key: ClientKey, filters: &[Result<Wanted, ReasonCode>]) {
         for wanted in filters.iter().flatten() {
+            if is_shared(&wanted.filter) {
+                self.give_up_joining(key, &wanted.filter);
+                continue;
+            }
             let need = Need::of(&wanted.filter, wanted.qos, true);
             if let Some(change) = self.interest.remove(&wanted.filter, need) {
                 self.route_changes.push(change);
@@ -263,6 +281,10 @@ impl Shard {
             .then(|| state::no_subscription(session.id, filter));
         self.changes.extend(change);
         self.counters.subscriptions -= 1;
+        if is_shared(&old.filter) {
+            self.unsubscribe_shared(index, &old.filter);
+            return true;
+        }
         if let Some(id) = old.filter_id {
             self.interest.leave(id, index);
         }
@@ -293,7 +315,8 @@ impl Shard {
                 }
             }
         }
-        self.release_interest(&gone);
+        let key = self.key(index);
+        self.release_interest(key, &gone);
         !gone.is_empty()
     }
 }

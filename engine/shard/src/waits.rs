@@ -7,7 +7,8 @@ use engine_mqtt::{QoS, ReasonCode};
 use engine_session::{Address, LogOffset, Message};
 
 use crate::client::ClientKey;
-use crate::port::{ConnectionId, Event, MeshMessage, Route, ShardId, Store};
+use crate::groups::shard_of_session;
+use crate::port::{ConnectionId, Event, GroupMessage, MeshMessage, Route, Settled, ShardId, Store};
 use crate::shard::Shard;
 
 /// A publication that is appended and not yet durable.
@@ -52,6 +53,12 @@ pub(crate) enum Wait {
     PubRel(ClientKey, u16),
     /// The end of a connection whose will DISCONNECT has removed.
     Farewell(ConnectionId),
+    /// A record of a shared group goes to its member, it being durable whose it is.
+    Assign(ClientKey, u16, Message),
+    /// The home of a group's member may forget that a record is done.
+    Confirm(Settled),
+    /// A new shared group is there.
+    Grouped(ClientKey),
     /// Completed deliveries that the stored places have passed.
     Forget(Vec<(ClientKey, Vec<Address>)>),
 }
@@ -155,6 +162,16 @@ impl Shard {
             Wait::Publish(key, packet_id, message) => self.first_publish(key, packet_id, &message),
             Wait::PubRel(key, packet_id) => self.release(key, packet_id),
             Wait::Farewell(connection) => self.end_farewell(connection),
+            Wait::Assign(key, packet_id, message) => {
+                self.send_assignment(key, packet_id, &message);
+            }
+            Wait::Confirm(about) => {
+                self.tell(
+                    shard_of_session(about.session),
+                    GroupMessage::Confirmed(about),
+                );
+            }
+            Wait::Grouped(key) => self.group_ready(key),
             Wait::Forget(list) => self.forget(list),
         }
     }

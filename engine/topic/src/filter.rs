@@ -6,6 +6,18 @@ use crate::{Limits, TopicError, TopicName};
 /// Where a shared subscription's filter begins `[MQTT-4.8.2-1]`.
 const SHARE_PREFIX: &str = "$share/";
 
+/// The old form of a shared subscription, with one group per filter.
+const QUEUE_PREFIX: &str = "$queue/";
+
+/// The share name that stands for [`QUEUE_PREFIX`].
+const QUEUE_GROUP: &str = "$queue";
+
+/// Whether a valid filter is a shared subscription, by its first level.
+#[must_use]
+pub fn is_shared(text: &str) -> bool {
+    text.starts_with(SHARE_PREFIX) || text.starts_with(QUEUE_PREFIX)
+}
+
 /// Whether a filter names one topic or many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FilterKind {
@@ -21,17 +33,17 @@ pub enum FilterKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Filter<'a> {
-    /// The filter itself, without `$share/<group>/`: what the routing table holds.
+    /// The filter itself, without `$share/<group>/` or `$queue/`: what the routing table holds.
     pub text: &'a str,
     /// Whether `text` has wildcards.
     pub kind: FilterKind,
-    /// The share name (group) of a shared subscription.
+    /// The share name (group) of a shared subscription; `$queue` for one in the old form.
     pub share: Option<&'a str>,
 }
 
 impl<'a> Filter<'a> {
-    /// Checks a filter under the default limits. A text that starts with `$share/` is always a
-    /// shared subscription.
+    /// Checks a filter under the default limits. A text that starts with `$share/` or `$queue/` is
+    /// always a shared subscription.
     ///
     /// # Errors
     /// Names the first rule that the text breaks.
@@ -66,8 +78,15 @@ impl<'a> Filter<'a> {
     }
 }
 
-/// Splits `$share/<group>/<filter>` into group and filter.
+/// Splits `$share/<group>/<filter>`, or `$queue/<filter>`, into group and filter.
 fn split_share(text: &str) -> Result<(Option<&str>, &str), TopicError> {
+    if let Some(inner) = text.strip_prefix(QUEUE_PREFIX) {
+        return match inner {
+            "" => Err(TopicError::ShareFilterMissing),
+            _ if is_shared(inner) => Err(TopicError::ShareNested),
+            _ => Ok((Some(QUEUE_GROUP), inner)),
+        };
+    }
     let Some(rest) = text.strip_prefix(SHARE_PREFIX) else {
         return Ok((None, text));
     };
@@ -86,7 +105,7 @@ fn split_share(text: &str) -> Result<(Option<&str>, &str), TopicError> {
     if inner.is_empty() {
         return Err(TopicError::ShareFilterMissing);
     }
-    if inner.starts_with(SHARE_PREFIX) {
+    if is_shared(inner) {
         return Err(TopicError::ShareNested);
     }
     Ok((Some(group), inner))
@@ -193,6 +212,8 @@ mod tests {
             ("$share/g//", "g", "/", FilterKind::Exact),
             ("$share/$g/a/+", "$g", "a/+", FilterKind::Wildcard),
             ("$share/g/$SYS/#", "g", "$SYS/#", FilterKind::Wildcard),
+            ("$queue/a/+", "$queue", "a/+", FilterKind::Wildcard),
+            ("$queue//", "$queue", "/", FilterKind::Exact),
         ] {
             let filter = Filter::parse(text).unwrap();
             assert_eq!(
@@ -212,6 +233,9 @@ mod tests {
         check_error("$share/+/a", TopicError::ShareNameWildcard { at: 7 });
         check_error("$share/a#/a", TopicError::ShareNameWildcard { at: 8 });
         check_error("$share/g/$share/h/a", TopicError::ShareNested);
+        check_error("$share/g/$queue/a", TopicError::ShareNested);
+        check_error("$queue/", TopicError::ShareFilterMissing);
+        check_error("$queue/$share/g/a", TopicError::ShareNested);
         check_error("$share/g/a+", TopicError::SingleLevelNotAlone { at: 10 });
     }
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use engine_shard::{
-    ClientLimits, LogOffset, Message, QueueId, Shard, ShardConfig, ShardId, Table, home_shard,
-    read_retained, retained_change,
+    ClientLimits, LogOffset, Message, QueueId, Shard, ShardConfig, ShardId, Strategy, Table,
+    home_shard, read_retained, retained_change,
 };
 use engine_topic::Writer;
 use foldhash::fast::FixedState;
@@ -44,6 +44,8 @@ pub struct NodeOptions {
     pub retention: RetentionOptions,
     /// Milliseconds between two transactions of a state store, when there is anything to write.
     pub state_interval_ms: u64,
+    /// How shared groups choose a member.
+    pub share_strategy: Strategy,
     /// Randomness, used when the directory is made and mixed into every start.
     pub seed: u64,
     /// Changes a shard's settings from their defaults.
@@ -65,6 +67,7 @@ impl NodeOptions {
             clients: ClientLimits::default(),
             retention: RetentionOptions::default(),
             state_interval_ms: 1_000,
+            share_strategy: Strategy::default(),
             seed,
             tune: |_| {},
         }
@@ -401,6 +404,7 @@ fn restore<D: Disk>(
     let seed = meta.seed ^ (u64::from(meta.boot) << 16) ^ u64::from(shard);
     let mut config =
         ShardConfig::new(ShardId(shard), options.shards, meta.boot, seed).limited(&options.clients);
+    config.share_strategy = options.share_strategy;
     (options.tune)(&mut config);
     let mut rows = Vec::new();
     let mut last_queue = 0;

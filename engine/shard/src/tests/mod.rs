@@ -16,5 +16,7 @@ mod names;
 mod net;
 mod random;
 mod sessions;
+mod shared;
+mod shared_random;
 mod store;
 mod wills;

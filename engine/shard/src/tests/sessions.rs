@@ -500,6 +500,7 @@ fn an_idle_node_writes_nothing() {
 #[test]
 fn a_session_that_ends_with_its_connection_leaves_nothing() {
     let mut net = Net::new(1);
+    net.settle();
     let empty = net.shards[0].census();
     net.connect("a", &CLEAN);
     net.subscribe("a", &[("t/#", QoS::ExactlyOnce), ("u", QoS::AtMostOnce)]);
