@@ -267,6 +267,20 @@ impl Client {
         options: SubscriptionOptions,
         subscription_id: Option<u32>,
     ) -> ReasonCode {
+        let packet_id = self.send_subscribe(filter, options, subscription_id);
+        match self.answer() {
+            Answer::SubAck(id, codes) if id == packet_id && codes.len() == 1 => codes[0],
+            other => panic!("expected SUBACK {packet_id:?}, got {other:?}"),
+        }
+    }
+
+    /// A SUBSCRIBE, whose answer is not waited for.
+    pub(crate) fn send_subscribe(
+        &mut self,
+        filter: &str,
+        options: SubscriptionOptions,
+        subscription_id: Option<u32>,
+    ) -> PacketId {
         let packet_id = self.packet_id();
         let mut properties = PropertiesBuilder::new();
         if let Some(id) = subscription_id {
@@ -277,10 +291,7 @@ impl Client {
             properties: properties.properties().expect("well-formed properties"),
             filters: Subscriptions::from([Subscription { filter, options }].as_slice()),
         }));
-        match self.answer() {
-            Answer::SubAck(id, codes) if id == packet_id && codes.len() == 1 => codes[0],
-            other => panic!("expected SUBACK {packet_id:?}, got {other:?}"),
-        }
+        packet_id
     }
 
     /// Ends one subscription.

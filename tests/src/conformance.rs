@@ -14,6 +14,7 @@ mod malformed;
 mod publish;
 mod retained;
 mod session;
+mod shared;
 mod slow;
 mod subscribe;
 mod will;

@@ -59,6 +59,10 @@ impl SessionRecord {
 
 /// Addresses by group. Hardly any session has one: empty, it is one word and owns nothing.
 #[derive(Clone, Default, Debug)]
+#[expect(
+    clippy::box_collection,
+    reason = "one word instead of three: it is hardly ever there"
+)]
 pub struct SharedDone(Option<Box<BTreeSet<(u64, Address)>>>);
 
 impl SharedDone {

@@ -30,6 +30,7 @@ pub(crate) struct Welcome {
     pub(crate) server_keep_alive: Option<u16>,
     pub(crate) maximum_packet_size: Option<u32>,
     pub(crate) session_expiry: Option<u32>,
+    pub(crate) shared_subscriptions: Option<bool>,
 }
 
 /// A PUBLISH from the server.
@@ -73,6 +74,7 @@ impl From<Packet<'_>> for Answer {
                 server_keep_alive: connack.properties.server_keep_alive(),
                 maximum_packet_size: connack.properties.maximum_packet_size(),
                 session_expiry: connack.properties.session_expiry(),
+                shared_subscriptions: connack.properties.shared_subscription_available(),
             }),
             Packet::Publish(publish) => {
                 let mut subscription_ids: Vec<u32> =
