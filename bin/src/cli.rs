@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use engine_server::{
-    COMMIT_WAIT_US_MAX, Durability, ListenUrl, SHARDS_MAX, Settings, ShareStrategy,
+    COMMIT_WAIT_US_MAX, ClientCertificate, Durability, ListenUrl, SHARDS_MAX, Settings,
+    ShareStrategy,
 };
 
 /// As clap wants to have it.
@@ -24,7 +25,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a node
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Read the data directory of a node that does not run; changes nothing
     Inspect {
         /// What to show
@@ -53,7 +54,8 @@ pub(crate) struct Serve {
     /// Data directory [default: corelane-data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Where to accept clients, for example `mqtt://[::1]:1883`; may be repeated
+    /// Where to accept clients: `mqtt://[::1]:1883`, mqtts://, ws://, wss:// or unix:///PATH, with
+    /// `?proxy-protocol` behind a load balancer; may be repeated
     /// [default: mqtt://127.0.0.1:1883]
     #[arg(long, value_name = "URL")]
     listen: Vec<ListenUrl>,
@@ -77,6 +79,18 @@ pub(crate) struct Serve {
     /// publisher) or hash-topic [default: round-robin]
     #[arg(long, value_name = "NAME")]
     share_strategy: Option<ShareStrategy>,
+    /// The node's certificate and those that signed it, PEM, for mqtts:// and wss://
+    #[arg(long, value_name = "FILE")]
+    tls_certificate: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// Who may sign clients' certificates, PEM; clients are asked for one
+    #[arg(long, value_name = "FILE")]
+    tls_client_ca: Option<PathBuf>,
+    /// Whether clients must show a certificate: required or optional [default: required]
+    #[arg(long, value_name = "WHETHER")]
+    tls_client_certificate: Option<ClientCertificate>,
     /// Hours for which messages are kept, 0: no bound [default: 72]
     #[arg(long, value_name = "HOURS")]
     retention_hours: Option<u32>,
@@ -109,6 +123,10 @@ impl Serve {
             metrics: self.metrics,
             allow_anonymous: self.allow_anonymous.then_some(true),
             share_strategy: self.share_strategy,
+            tls_certificate: self.tls_certificate,
+            tls_key: self.tls_key,
+            tls_client_ca: self.tls_client_ca,
+            tls_client_certificate: self.tls_client_certificate,
             retention_hours: self.retention_hours,
             retention_bytes: self.retention_bytes,
             segment_bytes: self.segment_bytes,

@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use std::thread;
 
 use clap::Parser;
-use engine_server::{Config, Node, Settings, StartError, StopHandle, inspect};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use engine_server::{Config, Node, ReloadHandle, Settings, StartError, StopHandle, inspect};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         .init();
     match cli.command {
         None => serve(cli.serve),
-        Some(Command::Serve(options)) => serve(options),
+        Some(Command::Serve(options)) => serve(*options),
         Some(Command::Inspect { what, directory }) => look_into(what, &directory),
     }
 }
@@ -47,6 +47,9 @@ fn serve(options: Serve) -> ExitCode {
         Err(problem) => return fail(USAGE, &problem),
     };
     if only_check {
+        if let Err(problem) = config.check_files() {
+            return fail(USAGE, &problem);
+        }
         return ExitCode::SUCCESS;
     }
     let node = match Node::start(&config) {
@@ -54,7 +57,7 @@ fn serve(options: Serve) -> ExitCode {
         Err(StartError::Config(problem)) => return fail(USAGE, &problem),
         Err(problem) => return fail(NOT_STARTED, &problem),
     };
-    if let Err(problem) = stop_on_signals(node.stop_handle()) {
+    if let Err(problem) = obey_signals(node.stop_handle(), node.reload_handle()) {
         return fail(NOT_STARTED, &format!("signals cannot be caught: {problem}"));
     }
     if let Err(problem) = tell_ready(&node) {
@@ -84,13 +87,19 @@ fn read_config(options: Serve) -> Result<Config, String> {
         .map_err(|problem| problem.to_string())
 }
 
+/// SIGHUP reads certificates and keys again.
+///
 /// The first SIGTERM or SIGINT begins an orderly stop, the second ends the process at once.
-fn stop_on_signals(stop: StopHandle) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+fn obey_signals(stop: StopHandle, files: ReloadHandle) -> io::Result<()> {
+    let mut signals = Signals::new([SIGHUP, SIGTERM, SIGINT])?;
     thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
             for signal in signals.forever() {
+                if signal == SIGHUP {
+                    files.reload();
+                    continue;
+                }
                 info!(signal, "asked to stop");
                 if !stop.stop() {
                     std::process::exit(128 + signal);

@@ -1,9 +1,17 @@
 // One interop scenario with MQTT.js: client_mqttjs.mjs PORT SCENARIO VERSION (4 or 5).
 //
+// CORELANE_SCHEME says what is spoken (mqtt, mqtts, ws or wss), CORELANE_CA who signed the node's
+// certificate.
+//
 // Exits with 0 when every expectation held; else with the failed assertion. Nothing sleeps: every
 // wait is for an event, with a deadline.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import mqtt from "mqtt";
+
+const scheme = process.env.CORELANE_SCHEME ?? "mqtt";
+const ca = process.env.CORELANE_CA && readFileSync(process.env.CORELANE_CA);
+const path = scheme.startsWith("ws") ? "/mqtt" : "";
 
 const DEADLINE_MS = 30_000;
 const DURABLE_COUNT = 20;
@@ -15,7 +23,8 @@ class Client {
     const client = new Client();
     client.messages = [];
     client.waiting = [];
-    client.mqtt = mqtt.connect(`mqtt://127.0.0.1:${port}`, {
+    client.mqtt = mqtt.connect(`${scheme}://127.0.0.1:${port}${path}`, {
+      ca,
       clientId,
       will,
       clean: !durable,

@@ -1,9 +1,13 @@
 """One interop scenario with paho-mqtt: client_paho.py PORT SCENARIO VERSION (4 or 5).
 
+CORELANE_SCHEME says what is spoken (mqtt, mqtts, ws or wss), CORELANE_CA who signed the node's
+certificate.
+
 Exits with 0 when every expectation held; else with a traceback. Nothing sleeps: every wait is
 for a callback, with a deadline.
 """
 
+import os
 import queue
 import sys
 
@@ -15,6 +19,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 HOST = "127.0.0.1"
 DEADLINE_S = 30
+SCHEME = os.environ.get("CORELANE_SCHEME", "mqtt")
 DURABLE_COUNT = 20
 
 
@@ -30,8 +35,14 @@ class Client:
         self.messages = queue.Queue()
         kwargs = {} if version == 5 else {"clean_session": not durable}
         self.mqtt = mqtt.Client(
-            CallbackAPIVersion.VERSION2, client_id=client_id, protocol=version, **kwargs
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            protocol=version,
+            transport="websockets" if SCHEME in ("ws", "wss") else "tcp",
+            **kwargs,
         )
+        if SCHEME in ("mqtts", "wss"):
+            self.mqtt.tls_set(ca_certs=os.environ["CORELANE_CA"])
         self.mqtt.on_connect = lambda _c, _u, flags, code, _p: self.connects.put((flags, code))
         self.mqtt.on_subscribe = lambda _c, _u, _mid, codes, _p: self.subscribes.put(codes)
         self.mqtt.on_unsubscribe = lambda _c, _u, mid, _codes, _p: self.unsubscribes.put(mid)

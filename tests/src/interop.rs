@@ -6,10 +6,13 @@
 //! | MQTT.js | npm, pinned in `tests/interop/package-lock.json` | `client_mqttjs.mjs` |
 //! | mosquitto_pub, mosquitto_sub | Debian's mosquitto-clients | [`mosquitto`] |
 //!
+//! The scripts also run over TLS and WebSocket ([`transports`]).
+//!
 //! Each runs at MQTT 3.1.1 and 5.0 on a node of two shards: all QoS, retained messages, wills,
 //! wildcards, and a durable session across `kill -9`.
 
 mod mosquitto;
+mod transports;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,6 +21,13 @@ use crate::node::{Node, scratch_root, workspace};
 
 /// The scenarios that both scripts know; between the last two the node is killed.
 const SCENARIOS: [&str; 5] = ["qos", "retained", "will", "wildcards", "properties"];
+
+/// What the scripts are told about the way to the node.
+struct Way<'a> {
+    scheme: &'static str,
+    port: u16,
+    ca: Option<&'a Path>,
+}
 
 /// Where the clients are installed: made once per target folder by `tests/interop/install`.
 fn clients() -> PathBuf {
@@ -35,10 +45,25 @@ fn clients() -> PathBuf {
 }
 
 fn run(program: &Path, script: &Path, node: &Node, scenario: &str, version: u8) {
-    let output = Command::new(program)
+    let way = Way {
+        scheme: "mqtt",
+        port: node.port(),
+        ca: None,
+    };
+    run_over(&way, program, script, scenario, version);
+}
+
+/// Runs one scenario of a script.
+fn run_over(way: &Way<'_>, program: &Path, script: &Path, scenario: &str, version: u8) {
+    let mut command = Command::new(program);
+    command.env("CORELANE_SCHEME", way.scheme);
+    if let Some(ca) = way.ca {
+        command.env("CORELANE_CA", ca);
+    }
+    let output = command
         .arg(script)
         .args([
-            node.port().to_string(),
+            way.port.to_string(),
             scenario.to_owned(),
             version.to_string(),
         ])

@@ -45,3 +45,5 @@ pub mod simulation_storage;
 mod startup;
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod transports;

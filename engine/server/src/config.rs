@@ -12,6 +12,7 @@ use engine_shard::{ClientLimits, Strategy};
 use serde::Deserialize;
 
 use crate::limits::{LimitError, LimitSettings};
+use crate::transport::{ClientCertificate, ServerTls, TlsError, TlsFiles};
 use crate::url::{ListenUrl, UrlError};
 
 /// The most shards a node can have: shard sets are 64 bits wide.
@@ -160,6 +161,14 @@ pub struct Settings {
     /// `hash-topic`.
     #[serde(default, deserialize_with = "strategy")]
     pub share_strategy: Option<Strategy>,
+    /// The node's certificate and those that signed it, PEM; for `mqtts://` and `wss://`.
+    pub tls_certificate: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub tls_key: Option<PathBuf>,
+    /// Who may sign clients' certificates, PEM; clients are asked for one.
+    pub tls_client_ca: Option<PathBuf>,
+    /// Whether clients must show a certificate: `required` or `optional`.
+    pub tls_client_certificate: Option<ClientCertificate>,
     /// Hours for which records are kept; 0: no bound.
     pub retention_hours: Option<u32>,
     /// Bytes of commit logs that the node keeps; 0: no bound.
@@ -202,6 +211,10 @@ impl Settings {
             metrics: self.metrics.or(base.metrics),
             allow_anonymous: self.allow_anonymous.or(base.allow_anonymous),
             share_strategy: self.share_strategy.or(base.share_strategy),
+            tls_certificate: self.tls_certificate.or(base.tls_certificate),
+            tls_key: self.tls_key.or(base.tls_key),
+            tls_client_ca: self.tls_client_ca.or(base.tls_client_ca),
+            tls_client_certificate: self.tls_client_certificate.or(base.tls_client_certificate),
             retention_hours: self.retention_hours.or(base.retention_hours),
             retention_bytes: self.retention_bytes.or(base.retention_bytes),
             segment_bytes: self.segment_bytes.or(base.segment_bytes),
@@ -212,12 +225,34 @@ impl Settings {
         }
     }
 
+    fn tls_files(&self) -> Result<Option<TlsFiles>, ConfigError> {
+        let needs = |key, missing| Err(ConfigError::TlsNeeds { key, missing });
+        match (&self.tls_certificate, &self.tls_key) {
+            (Some(_), None) => needs("tls-certificate", "tls-key"),
+            (None, Some(_)) => needs("tls-key", "tls-certificate"),
+            (None, None) if self.tls_client_ca.is_some() => {
+                needs("tls-client-ca", "tls-certificate")
+            }
+            _ if self.tls_client_certificate.is_some() && self.tls_client_ca.is_none() => {
+                needs("tls-client-certificate", "tls-client-ca")
+            }
+            (None, None) => Ok(None),
+            (Some(certificate), Some(key)) => Ok(Some(TlsFiles {
+                certificate: certificate.clone(),
+                key: key.clone(),
+                client_ca: self.tls_client_ca.clone(),
+                client_certificate: self.tls_client_certificate.unwrap_or_default(),
+            })),
+        }
+    }
+
     /// Fills in the defaults and checks everything.
     ///
     /// # Errors
     /// A value out of its range, an address that does not resolve, or a listener beyond loopback
     /// without `allow-anonymous`.
     pub fn finish(self) -> Result<Config, ConfigError> {
+        let tls = self.tls_files()?;
         let defaults = Config::default();
         let kept = defaults.retention;
         let limits = self.limits.unwrap_or_default();
@@ -230,6 +265,7 @@ impl Settings {
             metrics: self.metrics,
             allow_anonymous: self.allow_anonymous.unwrap_or(false),
             share_strategy: self.share_strategy.unwrap_or_default(),
+            tls,
             retention: Retention {
                 hours: self.retention_hours.unwrap_or(kept.hours),
                 bytes: self.retention_bytes.unwrap_or(kept.bytes),
@@ -270,6 +306,8 @@ pub struct Config {
     /// How groups of shared subscriptions choose the member for a message. Default: one after the
     /// other.
     pub share_strategy: Strategy,
+    /// Certificates and key of the listeners with TLS; none by default.
+    pub tls: Option<TlsFiles>,
     /// What is kept, and for how long.
     pub retention: Retention,
     /// What clients may do.
@@ -287,6 +325,7 @@ impl Default for Config {
             metrics: None,
             allow_anonymous: false,
             share_strategy: Strategy::RoundRobin,
+            tls: None,
             retention: Retention::default(),
             limits: ClientLimits::default(),
         }
@@ -294,6 +333,19 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Reads the files that it names, as a start will.
+    ///
+    /// # Errors
+    /// One of them cannot be used.
+    pub fn check_files(&self) -> Result<(), ConfigError> {
+        self.load_tls().map(drop)
+    }
+
+    pub(crate) fn load_tls(&self) -> Result<Option<ServerTls>, ConfigError> {
+        let loaded = self.tls.as_ref().map(TlsFiles::load);
+        loaded.transpose().map_err(ConfigError::Tls)
+    }
+
     /// Bytes of the smallest segments that a log of this configuration may have.
     const fn segment_bytes_min(&self) -> u64 {
         if self.retention.bytes > 0 || self.retention.segment_bytes < SEGMENT_BYTES_USUAL {
@@ -315,6 +367,9 @@ impl Config {
         }
         self.retention.check()?;
         for url in &self.listen {
+            if url.has_tls() && self.tls.is_none() {
+                return Err(ConfigError::NoCertificate(url.clone()));
+            }
             let addresses = url
                 .resolve()
                 .map_err(|error| ConfigError::Resolve(url.to_string(), error.to_string()))?;
@@ -354,6 +409,17 @@ pub enum ConfigError {
     Resolve(String, String),
     /// Anybody could connect from outside without authentication.
     NotLoopback(ListenUrl),
+    /// This listener speaks TLS, and there is no certificate.
+    NoCertificate(ListenUrl),
+    /// A key about TLS is there without the other that it needs.
+    TlsNeeds {
+        /// The key that is there.
+        key: &'static str,
+        /// The one that is missing.
+        missing: &'static str,
+    },
+    /// The files of certificates and keys cannot be used.
+    Tls(TlsError),
 }
 
 impl fmt::Display for ConfigError {
@@ -393,6 +459,13 @@ impl fmt::Display for ConfigError {
             Self::Resolve(address, error) => {
                 write!(f, "{address}: the host cannot be resolved: {error}")
             }
+            Self::NoCertificate(url) => write!(
+                f,
+                "{url} speaks TLS: name the certificate and its key with --tls-certificate FILE \
+                 and --tls-key FILE"
+            ),
+            Self::TlsNeeds { key, missing } => write!(f, "{key} is of no use without {missing}"),
+            Self::Tls(error) => error.fmt(f),
             Self::NotLoopback(url) => write!(
                 f,
                 "{url} is reachable from outside and clients are not authenticated: listen on \
@@ -433,6 +506,10 @@ mod tests {
             metrics = "127.0.0.1:9100"
             allow-anonymous = true
             share-strategy = "hash-topic"
+            tls-certificate = "chain.pem"
+            tls-key = "key.pem"
+            tls-client-ca = "ca.pem"
+            tls-client-certificate = "optional"
             retention-hours = 24
             retention-bytes = 1073741824
             segment-bytes = 16777216
@@ -449,6 +526,11 @@ mod tests {
         assert_eq!(config.metrics.as_deref(), Some("127.0.0.1:9100"));
         assert!(config.allow_anonymous);
         assert_eq!(config.share_strategy, Strategy::HashTopic);
+        let tls = config.tls.unwrap();
+        assert_eq!(tls.certificate, PathBuf::from("chain.pem"));
+        assert_eq!(tls.key, PathBuf::from("key.pem"));
+        assert_eq!(tls.client_ca, Some(PathBuf::from("ca.pem")));
+        assert_eq!(tls.client_certificate, ClientCertificate::Optional);
         let expected = Retention {
             hours: 24,
             bytes: 1 << 30,
@@ -527,6 +609,29 @@ mod tests {
         for text in ["commit", "interval:1", "none"] {
             assert_eq!(text.parse::<Durability>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn keys_about_tls_need_each_other() {
+        #[track_caller]
+        fn check(text: &str, problem: &str) {
+            let error = Settings::from_toml(text).unwrap().finish().unwrap_err();
+            assert!(error.to_string().contains(problem), "{error}");
+        }
+        check("listen = [\"mqtts://[::1]:1\"]", "--tls-certificate FILE");
+        check("listen = [\"wss://[::1]:1\"]", "--tls-key FILE");
+        check("tls-certificate = \"a\"", "tls-key");
+        check("tls-key = \"a\"", "tls-certificate");
+        check("tls-client-ca = \"a\"", "tls-certificate");
+        let pair = "tls-certificate = \"a\"\ntls-key = \"b\"\n";
+        check(
+            &format!("{pair}tls-client-certificate = \"required\""),
+            "tls-client-ca",
+        );
+        assert!(Settings::from_toml("tls-client-certificate = \"maybe\"").is_err());
+        let config = Settings::from_toml(pair).unwrap().finish().unwrap();
+        let error = config.check_files().unwrap_err().to_string();
+        assert!(error.starts_with("a: "), "{error}");
     }
 
     #[test]

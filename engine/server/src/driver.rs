@@ -19,12 +19,13 @@ use tracing::info;
 
 use crate::descriptors::Refusals;
 use crate::machine::{Failure, Hold, Machine, Now, Routing};
-use crate::mesh::{Bell, Handover, Mesh, Parcel};
+use crate::mesh::{Bell, Mesh, Parcel};
 use crate::net::{Net, Phase, Received, Sent};
 use crate::ring::Completion;
 use crate::shared::Shared;
 use crate::slots::Key;
 use crate::socket;
+use crate::transport::ServerTls;
 
 /// Connections of one shard whose CONNECT is not complete.
 pub(crate) const DOOR_CONNECTIONS_MAX: usize = 16_384;
@@ -86,6 +87,8 @@ pub(crate) struct Driver<M: Machine> {
     stop_drain_until: Option<u64>,
     reported_stopped: bool,
     mesh_blocked: bool,
+    /// For new connections.
+    tls: Option<ServerTls>,
     accepted: u64,
     handed_over: u64,
     accept_failures: u64,
@@ -122,6 +125,7 @@ impl<M: Machine> Driver<M> {
             stop_drain_until: None,
             reported_stopped: false,
             mesh_blocked: false,
+            tls: None,
             accepted: 0,
             handed_over: 0,
             accept_failures: 0,
@@ -242,7 +246,7 @@ impl<M: Machine> Driver<M> {
                 if !armed {
                     self.unarmed.push(listener);
                 }
-                self.accepted(now, result);
+                self.accepted(now, listener, result);
             }
             Completion::Readable(key) => self.net.readable(key),
             Completion::Received {
@@ -250,7 +254,13 @@ impl<M: Machine> Driver<M> {
                 buffer,
                 result,
             } => {
-                if let Some(received) = self.net.received(connection, buffer, &result) {
+                let before = self.net.layer_bytes(connection);
+                let received = self.net.received(connection, buffer, &result);
+                if self.net.phase(connection) == Some(Phase::Door) {
+                    self.door.bytes += self.net.layer_bytes(connection);
+                    self.door.bytes -= before;
+                }
+                if let Some(received) = received {
                     self.received(now, connection, received);
                 }
             }
@@ -273,6 +283,8 @@ impl<M: Machine> Driver<M> {
                 self.machine
                     .transmitted(key, backlog, spent.unwrap_or_default());
             }
+            // The door's layers have said what they had to.
+            None if self.net.phase(key) == Some(Phase::Door) => self.at_door(now, key, &[]),
             None => {}
         }
     }
@@ -284,8 +296,8 @@ impl<M: Machine> Driver<M> {
             Parcel::Batch(batch) => machine.mesh(now, from, batch),
             Parcel::Sockets(sockets) => arrived.extend(sockets),
         });
-        for Handover { socket, bytes } in arrived {
-            if let Some(key) = self.net.add(socket, Phase::Home, bytes) {
+        for handover in arrived {
+            if let Some(key) = self.net.add(handover, Phase::Home) {
                 self.arrive(now, key);
             }
         }
@@ -298,6 +310,7 @@ impl<M: Machine> Driver<M> {
         let before = self.net.counters().received_bytes;
         let mut left = self.net.ready_count().min(READS_PER_TURN);
         let mut worked = false;
+        self.net.allow_handshakes();
         while left > 0 && self.machine.reads_sockets() {
             let taken = self.net.counters().received_bytes - before;
             if taken > BYTES_PER_TURN as u64 {
@@ -342,7 +355,23 @@ impl<M: Machine> Driver<M> {
                 }
                 self.net.put_buffer(buffer);
             }
+            (_, Received::Closed(bytes, n)) => {
+                let bytes = bytes.get(..n).unwrap_or_default();
+                self.closed_by_layers(now, key, bytes);
+            }
         }
+    }
+
+    /// The layers have come to an end, behind these last bytes.
+    fn closed_by_layers(&mut self, now: Now, key: Key, bytes: &[u8]) {
+        if self.net.phase(key) == Some(Phase::Home) {
+            self.deliver(now, key, bytes);
+            // The machine may have ended it itself: those were DISCONNECT's bytes.
+            self.machine.disconnected(now, key);
+        } else {
+            self.leave_door(key);
+        }
+        self.close(now, key);
     }
 
     /// Gives the machine what was left of the last read, and `new` behind it.
@@ -393,7 +422,6 @@ impl<M: Machine> Driver<M> {
         bytes.extend_from_slice(new);
         self.door.bytes += new.len();
         let routing = self.machine.route(&bytes);
-        let len = bytes.len();
         self.net.put_partial(key, bytes);
         match routing {
             Routing::NeedMore if self.door.bytes > DOOR_BYTES_MAX => {
@@ -401,14 +429,16 @@ impl<M: Machine> Driver<M> {
                 self.close_at_door(key);
             }
             Routing::NeedMore => self.net.watch(key),
+            // It moves without operations: when that send is over, this is tried again.
+            Routing::Home(_) if self.net.is_sending(key) => {}
             Routing::Home(home) if home == self.shard => {
-                self.leave_door(len);
+                self.leave_door(key);
                 if let Some(key) = self.net.come_home(key) {
                     self.arrive(now, key);
                 }
             }
             Routing::Home(home) => {
-                self.leave_door(len);
+                self.leave_door(key);
                 if let Some(handover) = self.net.leave(key) {
                     self.handed_over += 1;
                     self.mesh.hand_over(home, handover);
@@ -417,15 +447,16 @@ impl<M: Machine> Driver<M> {
         }
     }
 
-    fn leave_door(&mut self, bytes: usize) {
+    fn leave_door(&mut self, key: Key) {
+        let bytes = self.net.take_partial(key);
         self.door.count -= 1;
-        self.door.bytes -= bytes;
+        self.door.bytes -= bytes.len() + self.net.layer_bytes(key);
+        self.net.put_partial(key, bytes);
     }
 
     fn close_at_door(&mut self, key: Key) {
         if self.net.phase(key) == Some(Phase::Door) {
-            let bytes = self.net.take_partial(key).len();
-            self.leave_door(bytes);
+            self.leave_door(key);
             self.net.shut(key);
         }
     }

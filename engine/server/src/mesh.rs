@@ -15,6 +15,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::descriptors::ClientSocket;
 use crate::socket::EventFd;
+use crate::transport::Layers;
 
 /// Parcels that fit into the ring of one ordered pair of shards.
 pub(crate) const MESH_PARCELS: usize = 64;
@@ -24,6 +25,8 @@ pub(crate) const MESH_PARCELS: usize = 64;
 pub(crate) struct Handover {
     pub(crate) socket: ClientSocket,
     pub(crate) bytes: Vec<u8>,
+    /// What is between socket and codec, with its state.
+    pub(crate) layers: Layers,
 }
 
 /// What one shard gives another in one piece.
@@ -320,6 +323,7 @@ mod tests {
             Handover {
                 socket,
                 bytes: b"connect".to_vec(),
+                layers: None,
             },
         );
         let mut asked = Vec::new();

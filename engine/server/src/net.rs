@@ -9,19 +9,28 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 
+use tracing::debug;
+
 use crate::descriptors::ClientSocket;
-use crate::layer::Layers;
 use crate::mesh::Handover;
 use crate::ring::{Completion, Ring};
 use crate::rings::{Link, Rings};
 use crate::slots::{Key, Slots};
 use crate::socket::{self, EventFd};
+use crate::transport::{Flow, LayerCounters, LayerError, Layers};
 
 /// Bytes that one read takes at most.
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Reads that are underway at once at most.
 const BUFFERS: usize = 16;
+
+/// Reads in one turn from connections that are in a TLS handshake: each may cost a signature.
+const HANDSHAKES_PER_TURN: usize = 16;
+
+/// Unsent bytes above which a connection's layers may not answer by themselves: pongs and renewed
+/// keys for a peer that does not read.
+const ANSWER_BACKLOG_MAX: usize = 256 * 1024;
 
 /// Reads of unread bytes before a socket is closed; a close with unread bytes resets the
 /// connection, and the client would lose the last packet sent to it.
@@ -42,7 +51,7 @@ pub(crate) enum Phase {
 
 struct Connection {
     link: Link,
-    layer: Layers,
+    layers: Layers,
     /// Bytes that wait; none of an idle connection.
     waiting: Option<Box<Waiting>>,
     /// Bytes that the socket has not taken yet.
@@ -92,6 +101,11 @@ impl Connection {
         queued
     }
 
+    fn is_handshaking(&self) -> bool {
+        let layers = self.layers.as_ref();
+        layers.is_some_and(|layers| layers.is_handshaking())
+    }
+
     const fn is_idle(&self) -> bool {
         !self.watched && !self.receiving && self.sending.is_none()
     }
@@ -106,6 +120,9 @@ pub(crate) enum Received {
     Nothing,
     /// The end of the stream, or an error.
     Ended,
+    /// MQTT bytes as above, and the end of the stream behind them: the layers closed it, or
+    /// failed, and what they have to say is on its way.
+    Closed(Vec<u8>, usize),
 }
 
 /// What has become of a send.
@@ -136,7 +153,10 @@ pub(crate) struct Net {
     ready: VecDeque<Key>,
     /// Buffers that no read has.
     buffers: Vec<Vec<u8>>,
+    /// Reads from connections in a TLS handshake that this turn may still begin.
+    handshakes_left: usize,
     counters: NetCounters,
+    layers: LayerCounters,
 }
 
 impl Net {
@@ -147,7 +167,9 @@ impl Net {
             rings: Rings::new(bell, descriptors)?,
             ready: VecDeque::new(),
             buffers: vec![Vec::new(); BUFFERS],
+            handshakes_left: 0,
             counters: NetCounters::default(),
+            layers: LayerCounters::default(),
         })
     }
 
@@ -178,19 +200,19 @@ impl Net {
 
     /// Takes a socket in. At home it becomes a direct descriptor. `None`, and the socket is closed:
     /// the table is full.
-    pub(crate) fn add(
-        &mut self,
-        socket: ClientSocket,
-        phase: Phase,
-        bytes: Vec<u8>,
-    ) -> Option<Key> {
+    pub(crate) fn add(&mut self, handover: Handover, phase: Phase) -> Option<Key> {
+        let Handover {
+            socket,
+            bytes,
+            layers,
+        } = handover;
         let link = match phase {
             Phase::Home => self.rings.install(socket),
             Phase::Door | Phase::Draining | Phase::Shut => Link::Plain(socket),
         };
         let mut connection = Connection {
             link,
-            layer: None,
+            layers,
             waiting: None,
             backlog: 0,
             phase,
@@ -210,8 +232,20 @@ impl Net {
 
     /// The machine takes a connection over from the door. It must not be watched or sending.
     pub(crate) fn come_home(&mut self, key: Key) -> Option<Key> {
-        let Handover { socket, bytes } = self.leave(key)?;
-        self.add(socket, Phase::Home, bytes)
+        let handover = self.leave(key)?;
+        self.add(handover, Phase::Home)
+    }
+
+    /// Whether the socket has not taken all that its layers have to say.
+    pub(crate) fn is_sending(&self, key: Key) -> bool {
+        let connection = self.connections.get(key);
+        connection.is_some_and(|connection| connection.sending.is_some())
+    }
+
+    /// Bytes that a connection's layers keep.
+    pub(crate) fn layer_bytes(&self, key: Key) -> usize {
+        let layers = self.connections.get(key).and_then(|c| c.layers.as_ref());
+        layers.map_or(0, |layers| layers.held_bytes())
     }
 
     /// Takes a connection out of the door, to go to another shard. It must not be watched or
@@ -221,7 +255,11 @@ impl Net {
         assert!(connection.is_idle(), "an operation is left behind");
         let bytes = connection.take_partial();
         match connection.link {
-            Link::Plain(socket) => Some(Handover { socket, bytes }),
+            Link::Plain(socket) => Some(Handover {
+                socket,
+                bytes,
+                layers: connection.layers,
+            }),
             // Invariant: only a connection at the door leaves, and those are plain.
             Link::Direct { .. } => unreachable!("a connection leaves its home"),
         }
@@ -277,17 +315,32 @@ impl Net {
         self.ready.len()
     }
 
+    /// A turn begins: it may do some handshakes.
+    pub(crate) const fn allow_handshakes(&mut self) {
+        self.handshakes_left = HANDSHAKES_PER_TURN;
+    }
+
     /// Starts to read from the next connections, up to `max`, as far as there are buffers; returns
     /// how many. They end in [`Net::received`] after the next [`Net::enter`].
     pub(crate) fn receive(&mut self, max: usize) -> usize {
         let mut count = 0;
-        while count < max && !self.buffers.is_empty() {
+        for _ in 0..self.ready.len() {
+            if count >= max || self.buffers.is_empty() {
+                break;
+            }
             let Some(key) = self.ready.pop_front() else {
                 break;
             };
             let Some(connection) = self.connections.get_mut(key) else {
                 continue;
             };
+            if connection.is_handshaking() {
+                if self.handshakes_left == 0 {
+                    self.ready.push_back(key);
+                    continue;
+                }
+                self.handshakes_left -= 1;
+            }
             if matches!(connection.phase, Phase::Door | Phase::Home)
                 && let Some(mut buffer) = self.buffers.pop()
             {
@@ -312,27 +365,46 @@ impl Net {
             self.put_buffer(buffer);
             return found;
         };
-        let Some(layer) = self
-            .connections
-            .get_mut(key)
-            .and_then(|connection| connection.layer.as_mut())
-        else {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return Some(Received::Bytes(buffer, n));
+        };
+        let Some(layers) = &mut connection.layers else {
             return Some(Received::Bytes(buffer, n));
         };
         let (mut plain, mut answer) = (plain, Vec::new());
         let wire = buffer.get(..n).unwrap_or_default();
-        let understood = layer.inbound(wire, &mut plain, &mut answer);
+        let flow = layers.inbound(wire, &mut plain, &mut answer, &mut self.layers);
+        if layers.is_done() {
+            connection.layers = None;
+        }
+        let is_unread = !answer.is_empty() && connection.backlog > ANSWER_BACKLOG_MAX;
         self.put_buffer(buffer);
-        if understood.is_err() {
-            return Some(Received::Ended);
+        Some(self.passed(key, plain, answer, flow, is_unread))
+    }
+
+    /// What bytes were for the layers.
+    fn passed(
+        &mut self,
+        key: Key,
+        plain: Vec<u8>,
+        answer: Vec<u8>,
+        flow: Result<Flow, LayerError>,
+        is_unread: bool,
+    ) -> Received {
+        if is_unread {
+            return Received::Ended;
         }
         self.send_wire(key, answer);
         let n = plain.len();
-        Some(if n == 0 {
-            Received::Nothing
-        } else {
-            Received::Bytes(plain, n)
-        })
+        match flow {
+            Ok(Flow::Open) if n == 0 => Received::Nothing,
+            Ok(Flow::Open) => Received::Bytes(plain, n),
+            Ok(Flow::Ended) => Received::Closed(plain, n),
+            Err(error) => {
+                debug!(%error, "a connection is closed");
+                Received::Closed(plain, n)
+            }
+        }
     }
 
     fn take_received(&mut self, key: Key, result: &io::Result<usize>) -> Option<Received> {
@@ -370,8 +442,8 @@ impl Net {
         if connection.phase == Phase::Shut {
             return;
         }
-        let wire = match &mut connection.layer {
-            Some(layer) => layer.outbound(bytes),
+        let wire = match &mut connection.layers {
+            Some(layers) => layers.outbound(bytes),
             None => bytes,
         };
         self.send_wire(key, wire);
@@ -418,6 +490,7 @@ impl Net {
             return None;
         }
         let home = connection.phase == Phase::Home;
+        let draining = connection.phase == Phase::Draining;
         let rest = from + n;
         let spent = if rest < buffer.len() {
             connection.sending = self.rings.send(key, &connection.link, buffer, rest);
@@ -428,7 +501,7 @@ impl Net {
             self.send_wire(key, queued);
             Some(buffer)
         };
-        if !home && backlog == 0 {
+        if draining && backlog == 0 {
             self.shut(key);
         }
         home.then_some(Sent {
@@ -449,7 +522,12 @@ impl Net {
         }
         connection.phase = Phase::Draining;
         connection.take_partial();
-        let draining = connection.backlog > 0;
+        if let Some(layers) = &mut connection.layers {
+            let farewell = layers.farewell();
+            self.send_wire(key, farewell);
+        }
+        let connection = self.connections.get(key);
+        let draining = connection.is_some_and(|connection| connection.backlog > 0);
         if !draining {
             self.shut(key);
         }
@@ -500,6 +578,11 @@ impl Net {
     /// Sends whose fate is unknown.
     pub(crate) fn sends_in_flight(&self) -> usize {
         self.rings.sends_in_flight()
+    }
+
+    /// What the layers have counted.
+    pub(crate) const fn layer_counters(&self) -> LayerCounters {
+        self.layers
     }
 
     /// What the sockets have counted.

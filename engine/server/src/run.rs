@@ -20,9 +20,11 @@ use crate::metrics::MetricsPage;
 use crate::node::{
     NodeOptions, Now, OpenError, RetentionOptions, ShardCore, ShardParts, open_node,
 };
+use crate::reload::ReloadHandle;
 use crate::shard_machine::ShardMachine;
 use crate::system::{self, Limit};
-use crate::threads::{self, Placement, StopHandle, Threads};
+use crate::threads::{self, Doors, Placement, StopHandle, Threads};
+use crate::transport::TlsFiles;
 use crate::url::ListenUrl;
 
 /// Bytes of the disk that the logs leave free, for each shard: a transaction of the state store and
@@ -38,6 +40,7 @@ pub struct Node {
     threads: Threads,
     page: Option<MetricsPage>,
     shards: usize,
+    tls: Option<TlsFiles>,
     /// Held as long as anything may write to the data directory.
     _lock: DirectoryLock,
 }
@@ -57,6 +60,7 @@ impl Node {
     /// [`StartError`] says what to do.
     pub fn start(config: &Config) -> Result<Self, StartError> {
         checks::machine()?;
+        let tls = config.load_tls()?;
         let data = |error: &dyn std::fmt::Display| StartError::Data(error.to_string());
         let disk = DirectDisk::open(&config.data).map_err(|error| data(&error))?;
         checks::data_directory(disk.path())?;
@@ -94,7 +98,11 @@ impl Node {
         }
         let descriptors = divide_descriptors(config, &opened.shards)?;
         let mut parts = opened.shards.into_iter();
-        let threads = threads::start(&placement, &config.listen, descriptors, |shard| {
+        let doors = Doors {
+            listen: &config.listen,
+            tls: tls.as_ref(),
+        };
+        let threads = threads::start(&placement, doors, descriptors, |shard| {
             let parts = parts.next();
             move |event: BorrowedFd<'_>| open_machine(parts, shard, count, limits, event)
         })?;
@@ -106,6 +114,7 @@ impl Node {
             threads,
             page,
             shards,
+            tls: config.tls.clone(),
             _lock: lock,
         })
     }
@@ -126,6 +135,12 @@ impl Node {
     #[must_use]
     pub fn stop_handle(&self) -> StopHandle {
         self.threads.stop_handle()
+    }
+
+    /// Reads certificates and keys again.
+    #[must_use]
+    pub fn reload_handle(&self) -> ReloadHandle {
+        ReloadHandle::new(Arc::clone(self.threads.shared()), self.tls.clone())
     }
 
     /// Where the metrics are served, if they are.

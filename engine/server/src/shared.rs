@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::descriptors::Descriptors;
 use crate::machine::Meter;
+use crate::transport::Doorways;
 
 /// Numbers that one shard can publish.
 const CELLS: usize = 256;
@@ -24,17 +25,22 @@ pub(crate) struct Shared {
     /// What the cells mean; the same for all shards, told by the first.
     meters: OnceLock<Vec<Meter>>,
     descriptors: Arc<Descriptors>,
+    doorways: Doorways,
 }
 
 impl Shared {
     /// For so many shards, without a limit of descriptors.
     #[cfg(test)]
     pub(crate) fn new(shards: usize) -> Arc<Self> {
-        Self::limited(shards, Descriptors::unlimited(shards))
+        Self::limited(shards, Descriptors::unlimited(shards), Doorways::default())
     }
 
     /// For so many shards.
-    pub(crate) fn limited(shards: usize, descriptors: Arc<Descriptors>) -> Arc<Self> {
+    pub(crate) fn limited(
+        shards: usize,
+        descriptors: Arc<Descriptors>,
+        doorways: Doorways,
+    ) -> Arc<Self> {
         let shard = |_| PerShard {
             turns: AtomicU64::new(0),
             cells: (0..CELLS).map(|_| AtomicU64::new(0)).collect(),
@@ -45,7 +51,13 @@ impl Shared {
             shards: (0..shards).map(shard).collect(),
             meters: OnceLock::new(),
             descriptors,
+            doorways,
         })
+    }
+
+    /// What the listeners speak.
+    pub(crate) const fn doorways(&self) -> &Doorways {
+        &self.doorways
     }
 
     /// Who may take a descriptor.

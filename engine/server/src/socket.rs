@@ -7,10 +7,14 @@
     reason = "system calls without a safe wrapper; each block says why"
 )]
 
+use std::ffi::CString;
 use std::io;
 use std::mem;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 
 /// Connections that the kernel keeps until they are accepted; it caps this at somaxconn.
 const BACKLOG: i32 = 4096;
@@ -93,6 +97,31 @@ pub(crate) fn bind(address: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
         SocketAddr::V6(v6) => bind_to(&socket, &internet_6(v6)),
     }?;
     Ok(socket)
+}
+
+/// A Unix socket at `path`; clients that come before its owner accepts wait. A path that nobody
+/// listens at any more, as a killed process leaves it, is taken over.
+pub(crate) fn bind_path(path: &Path) -> io::Result<OwnedFd> {
+    let taken = match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => error,
+        bound => return bound.map(OwnedFd::from),
+    };
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            remove_path(path);
+            UnixListener::bind(path).map(OwnedFd::from)
+        }
+        _ => Err(taken),
+    }
+}
+
+/// Removes the name of a Unix socket, if it is there.
+pub(crate) fn remove_path(path: &Path) {
+    if let Ok(name) = CString::new(path.as_os_str().as_bytes()) {
+        // SAFETY: the name ends with a zero and outlives the call. An error means that somebody
+        // else was faster.
+        let _ = unsafe { libc::unlink(name.as_ptr()) };
+    }
 }
 
 /// Starts to take connections.
@@ -231,6 +260,23 @@ mod tests {
             io::ErrorKind::AddrInUse
         );
         bind(address, true).unwrap();
+    }
+
+    #[test]
+    fn a_unix_socket_that_nobody_serves_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let first = bind_path(&path).unwrap();
+        assert_eq!(
+            bind_path(&path).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
+        drop(first);
+        let second = bind_path(&path).unwrap();
+        UnixStream::connect(&path).unwrap();
+        remove_path(&path);
+        assert!(!path.exists());
+        drop(second);
     }
 
     #[test]

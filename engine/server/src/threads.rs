@@ -17,6 +17,7 @@ use crate::mesh::{self, Bell};
 use crate::shared::Shared;
 use crate::socket;
 use crate::system;
+use crate::transport::{Doorway, Doorways, ServerTls};
 use crate::url::ListenUrl;
 use crate::watchdog::{self, Watched};
 
@@ -91,11 +92,19 @@ impl Placement {
     }
 }
 
+/// Where clients come in.
+#[derive(Clone, Copy)]
+pub(crate) struct Doors<'a> {
+    pub(crate) listen: &'a [ListenUrl],
+    /// There is one when a listener needs it.
+    pub(crate) tls: Option<&'a ServerTls>,
+}
+
 /// Starts everything and returns when every shard's listeners are open. `open` gives each shard
 /// what makes its machine.
 pub(crate) fn start<M, F>(
     placement: &Placement,
-    listen: &[ListenUrl],
+    doors: Doors<'_>,
     descriptors: Arc<Descriptors>,
     mut open: impl FnMut(usize) -> F,
 ) -> Result<Threads, StartError>
@@ -104,8 +113,13 @@ where
     F: FnOnce(BorrowedFd<'_>) -> Result<M, StartError> + Send + 'static,
 {
     let count = placement.cores.len();
-    let (listeners, mut sockets) = bind_all(listen, count)?;
-    let shared = Shared::limited(count, descriptors);
+    let Bound {
+        urls: listeners,
+        doorways,
+        mut sockets,
+    } = bind_all(doors.listen, count)?;
+    let doorways = Doorways::new(doorways, count, doors.tls);
+    let shared = Shared::limited(count, descriptors, doorways);
     let meshes = mesh::build::<M::Batch>(count).map_err(system)?;
     let bells = meshes
         .first()
@@ -184,27 +198,49 @@ fn system(error: io::Error) -> StartError {
     StartError::System(format!("starting threads: {error}"))
 }
 
-/// Binds every address once per shard. A port that somebody else has is found here; none listens.
-fn bind_all(
-    listen: &[ListenUrl],
-    shards: usize,
-) -> Result<(Vec<ListenUrl>, Vec<Vec<OwnedFd>>), StartError> {
+/// Listeners that are bound and do not listen yet.
+struct Bound {
+    urls: Vec<ListenUrl>,
+    /// By listener, as the shards number them.
+    doorways: Vec<Doorway>,
+    /// By shard, the first shard's last.
+    sockets: Vec<Vec<OwnedFd>>,
+}
+
+/// Binds every address once per shard, and Unix sockets behind them for the first shard, as
+/// several cannot share one. A port that somebody else has is found here; none listens.
+fn bind_all(listen: &[ListenUrl], shards: usize) -> Result<Bound, StartError> {
     let mut urls = Vec::with_capacity(listen.len());
+    let mut doorways = Vec::new();
     let mut sockets: Vec<Vec<OwnedFd>> = (0..shards).map(|_| Vec::new()).collect();
     for url in listen {
-        let refused = |error: io::Error| StartError::Listen {
-            url: url.clone(),
-            taken: error.kind() == io::ErrorKind::AddrInUse,
-            error: error.to_string(),
-        };
         let mut port = url.port();
-        for mut address in url.resolve().map_err(refused)? {
+        for mut address in url.resolve().map_err(|error| refused(url, &error))? {
             address.set_port(port);
-            port = bind_shared(address, &mut sockets).map_err(refused)?;
+            port = bind_shared(address, &mut sockets).map_err(|error| refused(url, &error))?;
+            doorways.push(url.doorway());
         }
         urls.push(url.with_port(port));
     }
-    Ok((urls, sockets))
+    for url in listen {
+        if let (Some(path), Some(first)) = (url.socket_path(), sockets.last_mut()) {
+            first.push(socket::bind_path(&path).map_err(|error| refused(url, &error))?);
+            doorways.push(url.doorway());
+        }
+    }
+    Ok(Bound {
+        urls,
+        doorways,
+        sockets,
+    })
+}
+
+fn refused(url: &ListenUrl, error: &io::Error) -> StartError {
+    StartError::Listen {
+        url: url.clone(),
+        taken: error.kind() == io::ErrorKind::AddrInUse,
+        error: error.to_string(),
+    }
 }
 
 fn bind_shared(mut address: SocketAddr, sockets: &mut [Vec<OwnedFd>]) -> io::Result<u16> {
@@ -281,6 +317,9 @@ impl Threads {
             drop(thread.join());
         }
         self.watchdog = None;
+        for path in self.listeners.iter().filter_map(ListenUrl::socket_path) {
+            socket::remove_path(&path);
+        }
         Ok(())
     }
 }

@@ -168,9 +168,12 @@ fn echoes(shards: usize) -> Threads {
         cores: vec![None; shards],
     };
     let listen = ["mqtt://127.0.0.1:0".parse().unwrap()];
-    start(&placement, &listen, Descriptors::unlimited(1), |shard| {
-        move |_| Ok(Echo::new(shard, shards))
-    })
+    start(
+        &placement,
+        plain(&listen),
+        Descriptors::unlimited(1),
+        |shard| move |_| Ok(Echo::new(shard, shards)),
+    )
     .unwrap()
 }
 
@@ -200,6 +203,10 @@ fn ask(stream: &mut TcpStream, line: &str, answer: &str) {
 fn stop(threads: Threads) {
     assert!(threads.stop_handle().stop());
     threads.wait().unwrap();
+}
+
+fn plain(listen: &[ListenUrl]) -> Doors<'_> {
+    Doors { listen, tls: None }
 }
 
 #[test]
@@ -309,12 +316,17 @@ fn a_machine_that_cannot_be_made_stops_the_start() {
         cores: vec![None; 2],
     };
     let listen = ["mqtt://127.0.0.1:0".parse().unwrap()];
-    let result = start::<Echo, _>(&placement, &listen, Descriptors::unlimited(2), |shard| {
-        move |_| match shard {
-            0 => Ok(Echo::new(0, 2)),
-            _ => Err(StartError::Data("it is broken".to_owned())),
-        }
-    });
+    let result = start::<Echo, _>(
+        &placement,
+        plain(&listen),
+        Descriptors::unlimited(2),
+        |shard| {
+            move |_| match shard {
+                0 => Ok(Echo::new(0, 2)),
+                _ => Err(StartError::Data("it is broken".to_owned())),
+            }
+        },
+    );
     assert!(matches!(result, Err(StartError::Data(text)) if text == "it is broken"));
 }
 
@@ -323,9 +335,12 @@ fn a_port_that_is_taken_is_named() {
     let threads = echoes(2);
     let urls = threads.listeners().to_vec();
     let placement = Placement { cores: vec![None] };
-    let error = start(&placement, &urls, Descriptors::unlimited(1), |shard| {
-        move |_| Ok(Echo::new(shard, 1))
-    })
+    let error = start(
+        &placement,
+        plain(&urls),
+        Descriptors::unlimited(1),
+        |shard| move |_| Ok(Echo::new(shard, 1)),
+    )
     .err()
     .unwrap();
     assert!(matches!(&error, StartError::Listen { taken: true, .. }));
@@ -400,14 +415,19 @@ fn no_executor_stalls_under_disk_load() {
         cores: vec![None; SHARDS],
     };
     let listen = ["mqtt://127.0.0.1:0".parse().unwrap()];
-    let threads = start(&placement, &listen, Descriptors::unlimited(1), |shard| {
-        let path = folder.path().join(format!("load-{shard}"));
-        move |event: BorrowedFd<'_>| {
-            let mut echo = Echo::new(shard, SHARDS);
-            echo.load = Some(Load::new(event, &path));
-            Ok(echo)
-        }
-    })
+    let threads = start(
+        &placement,
+        plain(&listen),
+        Descriptors::unlimited(1),
+        |shard| {
+            let path = folder.path().join(format!("load-{shard}"));
+            move |event: BorrowedFd<'_>| {
+                let mut echo = Echo::new(shard, SHARDS);
+                echo.load = Some(Load::new(event, &path));
+                Ok(echo)
+            }
+        },
+    )
     .unwrap();
     let mut stream = connect(&threads);
     ask(&mut stream, "0", "0:0");

@@ -20,6 +20,7 @@ mod glommio_queue;
 mod queue;
 mod ring_queue;
 pub mod sim;
+mod small_file;
 mod space;
 
 pub use aligned::{ALIGN, AlignedBuf, align_down, align_up};
@@ -29,4 +30,5 @@ pub use error::{DiskError, ErrorKind, Operation};
 pub use glommio_queue::GlommioQueue;
 pub use queue::{Completion, DiskQueue, Done, Op};
 pub use ring_queue::RingQueue;
+pub use small_file::read_small_file;
 pub use space::Space;

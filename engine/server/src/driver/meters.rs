@@ -31,7 +31,7 @@ const GAUGES: [(&str, &str); 10] = [
     ("rings", "io_uring instances for client sockets"),
 ];
 
-const COUNTERS: [(&str, &str); 13] = [
+const COUNTERS: [(&str, &str); 19] = [
     ("turns", "Turns of the shard"),
     ("accepted", "Connections accepted"),
     (
@@ -42,6 +42,21 @@ const COUNTERS: [(&str, &str); 13] = [
     ("door_refused", "Connections refused before their session"),
     ("door_timeouts", "Connections without a CONNECT in time"),
     ("received_bytes", "Bytes read from client sockets"),
+    ("tls_handshakes", "TLS handshakes that came to their end"),
+    (
+        "tls_failures",
+        "Connections closed for their TLS handshake or records",
+    ),
+    ("websocket_upgrades", "Connections that became WebSockets"),
+    (
+        "websocket_failures",
+        "Connections closed for their WebSocket handshake or frames",
+    ),
+    ("proxy_headers", "PROXY headers read"),
+    (
+        "proxy_failures",
+        "Connections closed for their PROXY header",
+    ),
     ("sent_bytes", "Bytes that client sockets have taken"),
     ("receives", "Reads from client sockets"),
     ("sends", "Sends to client sockets"),
@@ -61,6 +76,7 @@ impl<M: Machine> Driver<M> {
     pub(crate) fn meters(&self, visit: &mut dyn FnMut(Meter, u64)) {
         self.machine.meters(visit);
         let net = self.net.counters();
+        let layers = self.net.layer_counters();
         let gauges = [
             self.net.len(),
             self.door.count,
@@ -81,6 +97,12 @@ impl<M: Machine> Driver<M> {
             self.door.refused,
             self.door.timeouts,
             net.received_bytes,
+            layers.tls_handshakes,
+            layers.tls_failures,
+            layers.websocket_upgrades,
+            layers.websocket_failures,
+            layers.proxy_headers,
+            layers.proxy_failures,
             net.sent_bytes,
             net.receives,
             net.sends,

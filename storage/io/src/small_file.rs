@@ -1,0 +1,40 @@
+//! Small files of the user's: certificates, keys, passwords. No part of a node's data.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// Reads a whole file of at most `bytes_max` bytes.
+///
+/// # Errors
+/// It cannot be read, or is larger.
+pub fn read_small_file(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let most = u64::try_from(bytes_max).unwrap_or(u64::MAX);
+    File::open(path)?
+        .take(most.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    if bytes.len() > bytes_max {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("larger than {bytes_max} bytes"),
+        ));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_up_to_its_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        assert!(read_small_file(&path, 3).is_err());
+        std::fs::write(&path, b"abc").unwrap();
+        assert_eq!(read_small_file(&path, 3).unwrap(), b"abc");
+        let error = read_small_file(&path, 2).unwrap_err();
+        assert!(error.to_string().contains("2 bytes"), "{error}");
+    }
+}
