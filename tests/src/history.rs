@@ -11,6 +11,8 @@
 //! - a QoS 1/2 publication that was acknowledged, or that anybody has received, reaches every
 //!   session whose subscription was acknowledged before the publication was sent, at the highest
 //!   QoS that its subscriptions were granted;
+//! - the same, once for all members of a shared subscription together: QoS 2 once, QoS 1 to another
+//!   member only when the first has lost its connection;
 //! - QoS 2 deliveries happen once; QoS 0 publications are delivered at most once; whatever
 //!   subscriptions overlap, a publication that is delivered at QoS 0 is delivered once;
 //! - first deliveries of one publisher's messages on one topic, published at one QoS and delivered
@@ -24,6 +26,7 @@
 //!
 //! It matches topics and filters by its own code, so that the engine's can be wrong.
 
+mod group;
 mod payload;
 mod publication;
 mod session;
@@ -31,6 +34,7 @@ mod violation;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use group::{Group, shared_filter};
 pub use payload::{MessageId, message_id, payload};
 use publication::Publication;
 use session::{Presence, Session};
@@ -175,6 +179,8 @@ pub enum Event<'a> {
 pub struct History {
     publications: BTreeMap<MessageId, Publication>,
     sessions: BTreeMap<ClientNumber, Session>,
+    /// By the whole text of their subscriptions.
+    groups: BTreeMap<String, Group>,
     /// Grows by one per event: the order of all events.
     step: u64,
 }
@@ -209,6 +215,9 @@ impl History {
                 clean_start,
                 durable,
             } => {
+                if clean_start || !durable {
+                    self.groups.values_mut().for_each(|one| one.ended(client));
+                }
                 self.session(client).connecting(clean_start, durable);
             }
             Event::Connected {
@@ -217,12 +226,23 @@ impl History {
             } => {
                 return self.connected(client, session_present);
             }
-            Event::Disconnected { client } => self.session(client).disconnected(),
+            Event::Disconnected { client } => {
+                let step = self.step;
+                let groups = self.groups.values_mut();
+                groups.for_each(|one| one.disconnected(client, step));
+                self.session(client).disconnected();
+            }
             Event::Subscribing {
                 client,
                 filter,
                 qos,
             } => {
+                if let Some(inner) = shared_filter(filter) {
+                    let group = self.groups.entry(filter.to_owned());
+                    group
+                        .or_insert_with(|| Group::new(inner))
+                        .subscribing(client);
+                }
                 self.session(client).subscribing(filter, qos);
             }
             Event::Subscribed {
@@ -231,6 +251,9 @@ impl History {
                 granted,
             } => {
                 let step = self.step;
+                if let Some(group) = self.groups.get_mut(filter) {
+                    group.subscribed(step);
+                }
                 self.session(client).subscribed(filter, granted, step);
             }
             Event::Unsubscribing { client, filter } => self.session(client).unsubscribing(filter),
@@ -267,6 +290,9 @@ impl History {
         for publication in self.publications.values().filter(|one| one.is_owed()) {
             for (&client, session) in &self.sessions {
                 session.check_received(client, publication)?;
+            }
+            for group in self.groups.values() {
+                group.check_received(publication)?;
             }
         }
         Ok(())
@@ -348,6 +374,17 @@ impl History {
             .collect()
     }
 
+    /// How many messages groups of shared subscriptions are owed; for waiting as well.
+    #[must_use]
+    pub fn missing_shared(&self) -> usize {
+        let owed = self.publications.values().filter(|one| one.is_owed());
+        let missing = |one: &&Publication| {
+            let mut groups = self.groups.values();
+            groups.any(|group| group.check_received(one).is_err())
+        };
+        owed.filter(missing).count()
+    }
+
     /// Whether the node must hold a session of this client, all connections being closed.
     #[must_use]
     pub fn has_session(&self, client: ClientNumber) -> bool {
@@ -426,6 +463,9 @@ impl History {
             return Err(Violation::NotRetained { client, message });
         }
         publication.seen = true;
+        for group in self.groups.values_mut() {
+            group.deliver(&received, publication, self.step)?;
+        }
         let session = self.sessions.entry(client).or_default();
         session.deliver(&received, publication)
     }

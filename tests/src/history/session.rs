@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::group::shared_filter;
 use super::publication::Publication;
 use super::{ClientNumber, MessageId, Received, Violation};
 
@@ -300,12 +301,14 @@ impl Session {
             .is_some_and(|deliveries| deliveries.all == 1)
     }
 
-    /// The subscriptions that were there when the publication was sent, and still are.
+    /// The subscriptions of its own that were there when the publication was sent, and still are.
     fn covering<'a>(
         &'a self,
         publication: &'a Publication,
     ) -> impl Iterator<Item = &'a Subscription> {
-        self.subscriptions.iter().filter(|one| {
+        let own = self.subscriptions.iter();
+        let own = own.filter(|one| shared_filter(&one.filter).is_none());
+        own.filter(|one| {
             one.since < publication.sent_step && filter_matches(&one.filter, &publication.topic)
         })
     }
@@ -366,7 +369,8 @@ impl Session {
 }
 
 /// Whether a filter matches a topic, by the words of MQTT 5.0, 4.7.
-fn filter_matches(filter: &str, topic: &str) -> bool {
+pub(super) fn filter_matches(filter: &str, topic: &str) -> bool {
+    let filter = shared_filter(filter).unwrap_or(filter);
     if topic.starts_with('$') && filter.starts_with(['+', '#']) {
         return false;
     }
@@ -402,6 +406,8 @@ mod tests {
             ("$SYS/#", "$SYS/x", true),
             ("a/+/c", "a/b/c", true),
             ("a/+/c", "a/b/d", false),
+            ("$share/g/a/+", "a/b", true),
+            ("$share/g/a/+", "b/b", false),
         ];
         for (filter, topic, expected) in cases {
             assert_eq!(filter_matches(filter, topic), expected, "{filter} {topic}");

@@ -58,6 +58,18 @@ pub enum Violation {
         message: MessageId,
         qos: u8,
     },
+    SharedTwice {
+        message: MessageId,
+        first: ClientNumber,
+        second: ClientNumber,
+        qos: u8,
+    },
+    SharedMissing {
+        message: MessageId,
+        topic: String,
+        filter: String,
+        acknowledged: bool,
+    },
     ExtraCopy {
         client: ClientNumber,
         message: MessageId,
@@ -115,6 +127,8 @@ impl Violation {
             Self::QosTooLow { .. } => "QoS too low",
             Self::Duplicated { .. } => "duplicated",
             Self::ExtraCopy { .. } => "extra copy",
+            Self::SharedTwice { .. } => "shared twice",
+            Self::SharedMissing { .. } => "shared missing",
             Self::OutOfOrder { .. } => "out of order",
             Self::Missing { .. } => "missing",
             Self::SubscriptionWrong { .. } => "subscription",
@@ -203,6 +217,26 @@ impl fmt::Display for Violation {
                 f,
                 "client {}: received {message}, published at QoS {qos}, more than once",
                 client.0
+            ),
+            Self::SharedTwice {
+                message,
+                first,
+                second,
+                qos,
+            } => write!(
+                f,
+                "members {} and {} of a group: both received {message}, published at QoS {qos}",
+                first.0, second.0
+            ),
+            Self::SharedMissing {
+                message,
+                topic,
+                filter,
+                acknowledged,
+            } => write!(
+                f,
+                "no member of the group of {filter} received {message} on {topic}, acknowledged \
+                 {acknowledged}"
             ),
             Self::ExtraCopy { client, message } => write!(
                 f,

@@ -34,6 +34,9 @@ const FILTERS: [&str; 9] = [
     "t/0", "t/1", "t/2", "t/+", "t/#", "+/0", "#", "r/#", "t/0/+",
 ];
 
+/// What the members of the group subscribe to.
+const GROUP: &str = "$share/g/t/#";
+
 /// What an actor works with.
 #[derive(Debug)]
 pub(super) struct Stage<'a> {
@@ -61,6 +64,8 @@ pub(super) struct Actor {
     pub(super) rng: Rng,
     pub(super) client_id: String,
     version: Version,
+    /// It subscribes to this alone, and stays.
+    group: Option<&'static str>,
     /// Its sessions outlive their connections.
     is_durable: bool,
     pub(super) connection: Option<ConnectionId>,
@@ -100,6 +105,7 @@ impl Actor {
             rng,
             client_id: format!("client-{number}"),
             version,
+            group: None,
             is_durable,
             connection: None,
             is_open: false,
@@ -119,6 +125,14 @@ impl Actor {
             last_request: 0,
             last_message: 0,
             retained: BTreeMap::new(),
+        }
+    }
+
+    /// A member of a group, who keeps its session and has no other subscription.
+    pub(super) fn in_group(number: u32, rng: Rng, version: Version) -> Self {
+        Self {
+            group: Some(GROUP),
+            ..Self::new(number, rng, version, true)
         }
     }
 
@@ -158,7 +172,7 @@ impl Actor {
         connection: ConnectionId,
         stage: &mut Stage<'_>,
     ) -> Result<Vec<u8>, String> {
-        let wants_clean = !stage.at_rest && self.rng.chance(1, 12);
+        let wants_clean = !stage.at_rest && self.group.is_none() && self.rng.chance(1, 12);
         let clean_start = !self.is_durable || self.owes_clean_start || wants_clean;
         // In 3.1.1 a clean session ends with its connection.
         let durable = self.is_durable && (self.version == Version::V5 || !clean_start);
@@ -231,7 +245,9 @@ impl Actor {
         match self.rng.below(10) {
             0..5 if self.outbox.len() < OUTBOX_MAX => bytes.extend(self.publish(stage)?),
             5 => bytes.extend(self.subscribe(stage)?),
-            6 if self.rng.chance(1, 3) => bytes.extend(self.unsubscribe(stage)?),
+            6 if self.group.is_none() && self.rng.chance(1, 3) => {
+                bytes.extend(self.unsubscribe(stage)?)
+            }
             7 => bytes.extend(self.encode(&Packet::PingReq)?),
             _ => {}
         }
@@ -563,6 +579,9 @@ impl Actor {
     }
 
     fn subscribe(&mut self, stage: &mut Stage<'_>) -> Result<Vec<u8>, String> {
+        if let Some(group) = self.group {
+            return self.subscribe_to(group, QoS::ExactlyOnce, stage);
+        }
         let filter = FILTERS
             .get(self.rng.index(FILTERS.len()))
             .copied()

@@ -46,6 +46,7 @@ fn tune(config: &mut ShardConfig) {
     config.lane_events_max = 6;
     config.reads_max = 4;
     config.pending_max = 24;
+    config.group_inflight_max = 12;
     config.tombstone_margin_ms = 1_000;
 }
 

@@ -46,6 +46,7 @@ impl World {
         for _ in 0..ROUNDS_MAX {
             self.round()?;
             let is_quiet = self.actors.values().all(Actor::is_quiet)
+                && self.history.missing_shared() == 0
                 && self
                     .actors
                     .values()

@@ -26,6 +26,8 @@ const STOPS_EVERY: u64 = 4_000;
 const STOP_ROUNDS_MAX: u32 = 100;
 /// Steps for which a client reads nothing, at most.
 const SLEEP_STEPS_MAX: u64 = 600;
+/// The clients from here on are members of a shared subscription, in runs that have one.
+const FIRST_MEMBER: u32 = 3;
 /// Every which step's turn is followed by a look at the bounds.
 const BOUNDS_STEPS: u64 = 4;
 
@@ -98,7 +100,12 @@ impl World {
             } else {
                 Version::V311
             };
-            world.add_actor(Actor::new(number, rng, version, number % 4 != 3));
+            let actor = if world.shares() && number >= FIRST_MEMBER {
+                Actor::in_group(number, rng, version)
+            } else {
+                Actor::new(number, rng, version, number % 4 != 3)
+            };
+            world.add_actor(actor);
         }
         world
     }
@@ -280,6 +287,11 @@ impl World {
     /// Whether logs are short in this run, and begin anew all the time.
     pub(super) const fn retains(&self) -> bool {
         self.seed % 4 == 3
+    }
+
+    /// Whether some clients are members of a shared subscription in this run.
+    pub(super) const fn shares(&self) -> bool {
+        self.seed % 8 == 6
     }
 
     pub(super) fn count_retired(&mut self) {
