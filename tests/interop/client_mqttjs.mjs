@@ -180,6 +180,35 @@ async function properties() {
 }
 
 // Leaves a session with queued messages and a retained one behind.
+// Each message goes to one of three members; to the others when one has left.
+async function shared() {
+  const members = [];
+  for (const number of [0, 1, 2]) {
+    const member = await Client.connect(`js-shared-${number}`, { durable: true });
+    await member.subscribe("$share/team/js/shared/+", 2);
+    members.push(member);
+  }
+  const publisher = await Client.connect("js-shared-publisher");
+  const share = async (first, who) => {
+    const numbers = Array.from({ length: 60 }, (_, number) => first + number);
+    for (const number of numbers) {
+      await publisher.publish(`js/shared/${number % 7}`, `${number}`, 1 + (number % 2));
+    }
+    const got = [];
+    while (who.reduce((sum, member) => sum + member.messages.length, 0) < numbers.length) {
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    for (const member of who) got.push(...member.messages.splice(0));
+    const payloads = got.map((message) => Number(message.payload)).sort((a, b) => a - b);
+    assert.deepEqual(payloads, numbers);
+  };
+  await share(0, members);
+  await members[0].close();
+  await share(1000, members.slice(1));
+  assert.deepEqual(members[0].messages, []);
+  await closeAll(publisher, ...members.slice(1));
+}
+
 async function durable_before() {
   const away = await Client.connect("js-durable-away", { durable: true });
   assert.equal(away.sessionPresent, false);
@@ -214,7 +243,16 @@ async function durable_after() {
   await away.close();
 }
 
-const scenarios = { qos, retained, will, wildcards, properties, durable_before, durable_after };
+const scenarios = {
+  qos,
+  retained,
+  will,
+  wildcards,
+  properties,
+  shared,
+  durable_before,
+  durable_after,
+};
 setTimeout(() => {
   console.error(`${scenario}: no progress within ${DEADLINE_MS} ms`);
   process.exit(1);

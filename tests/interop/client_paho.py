@@ -21,6 +21,7 @@ HOST = "127.0.0.1"
 DEADLINE_S = 30
 SCHEME = os.environ.get("CORELANE_SCHEME", "mqtt")
 DURABLE_COUNT = 20
+SHARED_COUNT = 60
 
 
 class Client:
@@ -208,6 +209,31 @@ def properties(port, version):
     publisher.close()
 
 
+def shared(port, version):
+    """Each message goes to one of three members; a member's own go to the others when it leaves."""
+    members = [Client(port, version, f"shared-{number}", durable=True) for number in range(3)]
+    together = queue.Queue()
+    for number, member in enumerate(members):
+        member.mqtt.on_message = lambda _c, _u, message, n=number: together.put((n, message))
+        member.subscribe("$share/team/shared/+", 2)
+    publisher = Client(port, version, "shared-publisher")
+
+    def share(first):
+        for number in range(first, first + SHARED_COUNT):
+            publisher.publish(f"shared/{number % 7}", str(number), 1 + number % 2)
+        got = [together.get(timeout=DEADLINE_S) for _ in range(SHARED_COUNT)]
+        numbers = sorted(int(message.payload) for _, message in got)
+        assert numbers == list(range(first, first + SHARED_COUNT)), numbers
+        return [sum(1 for who, _ in got if who == number) for number in range(3)]
+
+    shares = share(0)
+    assert max(shares) <= 1.1 * min(shares), shares
+    members[0].close()
+    assert share(1000)[0] == 0
+    for client in [publisher, *members[1:]]:
+        client.close()
+
+
 def durable_before(port, version):
     """Leaves a session with queued messages and a retained one behind."""
     away = Client(port, version, "durable-away", durable=True)
@@ -246,7 +272,7 @@ def durable_after(port, version):
     away.close()
 
 
-SCENARIOS = [qos, retained, will, wildcards, properties, durable_before, durable_after]
+SCENARIOS = [qos, retained, will, wildcards, properties, shared, durable_before, durable_after]
 
 if __name__ == "__main__":
     port, name, version = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])

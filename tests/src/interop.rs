@@ -9,7 +9,7 @@
 //! The scripts also run over TLS and WebSocket ([`transports`]).
 //!
 //! Each runs at MQTT 3.1.1 and 5.0 on a node of two shards: all QoS, retained messages, wills,
-//! wildcards, and a durable session across `kill -9`.
+//! wildcards, shared subscriptions, and a durable session across `kill -9`.
 
 mod mosquitto;
 mod transports;
@@ -20,7 +20,14 @@ use std::process::Command;
 use crate::node::{Node, scratch_root, workspace};
 
 /// The scenarios that both scripts know; between the last two the node is killed.
-const SCENARIOS: [&str; 5] = ["qos", "retained", "will", "wildcards", "properties"];
+const SCENARIOS: [&str; 6] = [
+    "qos",
+    "retained",
+    "will",
+    "wildcards",
+    "properties",
+    "shared",
+];
 
 /// What the scripts are told about the way to the node.
 struct Way<'a> {

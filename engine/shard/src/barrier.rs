@@ -11,7 +11,7 @@ use engine_topic::{Change, RoutingTable};
 use crate::client::ClientKey;
 use crate::port::{ConnectionId, MeshMessage, ShardId, Store};
 use crate::shard::Shard;
-use crate::subscribe::{Request, Wanted};
+use crate::subscribe::{Answer, Request, Wanted};
 
 /// The writer of the routing table.
 const WRITER: ShardId = ShardId(0);
@@ -25,6 +25,8 @@ pub(crate) enum Goal {
     Resume(ClientKey, ConnectionId),
     /// A new shared group is in the table.
     Group(ClientKey),
+    /// Groups give records to new members: they get their SUBACK.
+    Answer(Box<Answer>),
 }
 
 #[derive(Debug)]
@@ -76,6 +78,15 @@ impl Barriers {
         self.last_request
     }
 
+    /// Something that waits for `joins` groups alone.
+    pub(crate) fn open_joins(&mut self, goal: Goal, joins: usize) -> u64 {
+        let request = self.open(goal, joins);
+        if let Some(barrier) = self.open.get_mut(&request) {
+            barrier.version = Some(0);
+        }
+        request
+    }
+
     fn adopted(&mut self, shard: ShardId, version: u64, appended: LogOffset) {
         if let Some(last) = self.adopted.get_mut(shard.index()) {
             *last = (version, appended).max(*last);
@@ -98,7 +109,7 @@ impl Barriers {
             .values_mut()
             .filter_map(|barrier| match &mut barrier.goal {
                 Goal::Subscribe(request) => Some(&mut **request),
-                Goal::Resume(..) | Goal::Group(_) => None,
+                Goal::Resume(..) | Goal::Group(_) | Goal::Answer(_) => None,
             })
     }
 
@@ -227,6 +238,7 @@ impl Shard {
                 Goal::Subscribe(request) => self.subscribed(*request, store),
                 Goal::Resume(key, connection) => self.resumed(key, connection, store),
                 Goal::Group(key) => self.group_routed(key),
+                Goal::Answer(answer) => self.answer_subscribe(*answer, store),
             }
         }
     }

@@ -92,10 +92,20 @@ impl Shard {
                 accepted,
             } => self.group_joined(request, &text, accepted, store),
             GroupMessage::Online {
+                request,
                 text,
                 session,
                 limit,
-            } => self.member_online(&text, session, limit),
+            } => {
+                self.member_online(&text, session, limit);
+                if request != 0 {
+                    let joining = Joining {
+                        shard: from,
+                        request,
+                    };
+                    self.answer_join(joining, &text, true);
+                }
+            }
             GroupMessage::Offline { text, session } => self.member_offline(&text, session),
             GroupMessage::Leave { text, session } => self.leave_group(&text, session),
             GroupMessage::Members(list) => self.take_members(&list),

@@ -359,7 +359,7 @@ pub enum GroupMessage {
         /// The session.
         session: u64,
     },
-    /// From the owner.
+    /// From the owner, to `Join` and to `Online`.
     Joined {
         /// The request.
         request: u64,
@@ -370,6 +370,8 @@ pub enum GroupMessage {
     },
     /// To the owner: the member takes records.
     Online {
+        /// Brought back by a `Joined`; 0: none is wanted.
+        request: u64,
         /// The text.
         text: Arc<str>,
         /// The member.

@@ -46,7 +46,7 @@ impl Shard {
         self.check_barriers(store);
     }
 
-    /// The subscription takes effect: the group may give records.
+    /// The subscription takes effect; [`Self::tell_online`] follows.
     pub(crate) fn subscribe_shared(&mut self, key: ClientKey, wanted: Wanted) {
         let subscription = Arc::new(Subscription {
             filter: wanted.filter,
@@ -65,10 +65,10 @@ impl Shard {
         }
         self.counters.subscriptions += u64::from(old.is_none());
         self.sharers.insert(key.session, key.index);
-        self.tell_online(key.index, &subscription.filter);
     }
 
-    fn tell_online(&mut self, index: u32, text: &Arc<str>) {
+    /// The group may give records; `request` waits until it does, 0: nobody.
+    pub(crate) fn tell_online(&mut self, index: u32, text: &Arc<str>, request: u64) {
         let session = &self.clients[index].session;
         let limit = u16::try_from(session.window.limit()).unwrap_or(u16::MAX);
         let (owner, session) = (home_shard(text, self.config.shards), session.id);
@@ -76,6 +76,7 @@ impl Shard {
         self.tell(
             owner,
             GroupMessage::Online {
+                request,
                 text,
                 session,
                 limit,
@@ -91,7 +92,7 @@ impl Shard {
     /// A client has its CONNACK: its groups may give it records.
     pub(crate) fn share_online(&mut self, index: u32) {
         for text in self.shared_texts(index) {
-            self.tell_online(index, &text);
+            self.tell_online(index, &text, 0);
         }
     }
 

@@ -121,10 +121,12 @@ impl Shard {
         let cuts = self.cuts();
         let mut reasons = Vec::with_capacity(filters.len());
         let mut retained = 0;
+        let mut joined = Vec::new();
         for wanted in filters {
             match wanted {
                 Ok(wanted) if is_shared(&wanted.filter) => {
                     reasons.push(granted(wanted.qos));
+                    joined.push(Arc::clone(&wanted.filter));
                     self.subscribe_shared(key, wanted);
                 }
                 Ok(wanted) => {
@@ -141,8 +143,22 @@ impl Shard {
             reasons,
             retained,
         };
-        let durable = self.clients[key.index].session.is_durable();
-        if durable {
+        if joined.is_empty() {
+            self.answer_subscribe(answer, store);
+            return;
+        }
+        // What is published from the SUBACK on must find the member.
+        let goal = Goal::Answer(Box::new(answer));
+        let request = self.barriers.open_joins(goal, joined.len());
+        for text in joined {
+            self.tell_online(key.index, &text, request);
+        }
+    }
+
+    /// The subscriptions of a SUBSCRIBE have taken effect everywhere.
+    pub(crate) fn answer_subscribe<S: Store>(&mut self, answer: Answer, store: &mut S) {
+        let client = self.client(answer.client);
+        if client.is_some_and(|client| client.session.is_durable()) {
             self.when_durable(Wait::SubAck(Box::new(answer)));
         } else {
             self.send_suback(answer, store);

@@ -205,3 +205,46 @@ fn a_durable_session_survives_kill_9() {
         assert_eq!(got, expected, "{version}: QoS 2 arrives once and in order");
     }
 }
+
+/// Each message goes to one of two members, and after `kill -9` what waits for them does, too.
+#[test]
+fn members_of_a_shared_subscription_get_a_message_each() {
+    let mut node = Node::with_shards(2);
+    for version in VERSIONS {
+        let topic = format!("shared/{version}");
+        let filter = format!("$share/team/{topic}");
+        let arguments = |id: &'static str| {
+            let mut words = vec!["-i", id, "-c", "-q", "1", "-t", &filter];
+            if version == "mqttv5" {
+                words.extend(["-x", "3600"]);
+            }
+            words
+        };
+        let send = |node: &Node, from: usize| {
+            for number in from..from + 10 {
+                let payload = number.to_string();
+                let words = ["-i", "from", "-t", &topic, "-q", "1", "-m", &payload];
+                publish(node, version, &words);
+            }
+        };
+        let members = ["one", "two"].map(|id| Subscriber::start(&node, version, &arguments(id)));
+        send(&node, 0);
+        let mut got: Vec<String> = members
+            .iter()
+            .flat_map(|member| (0..5).map(|_| member.line("MESSAGE ")))
+            .collect();
+        got.sort();
+        let expected = |from: usize| -> Vec<String> {
+            let numbers = from..from + 10;
+            numbers.map(|n| format!("{topic}|{n}|1|0")).collect()
+        };
+        assert_eq!(got, expected(0), "{version}: five each");
+        members.into_iter().for_each(Subscriber::kill);
+        send(&node, 10);
+        node.crash_and_restart();
+        let back = Subscriber::spawn(&node, version, &arguments("two"));
+        let mut got: Vec<String> = (0..10).map(|_| back.line("MESSAGE ")).collect();
+        got.sort();
+        assert_eq!(got, expected(10), "{version}: what waited");
+    }
+}

@@ -426,6 +426,31 @@ fn groups_with_the_same_filter_get_a_copy_each() {
     assert_each_once(&net, &[other], 50);
 }
 
+/// Nothing that is published after SUBACK is missed, not even at QoS 0.
+#[test]
+fn suback_waits_until_the_group_knows_its_member() {
+    for shard in 0..3 {
+        let mut net = Net::new(3);
+        let publisher = net.id_on("p", 2 - shard);
+        let member = net.id_on("m", shard);
+        net.connect(&publisher, &CLEAN);
+        net.connect(&member, &CLEAN);
+        net.begin_subscribe(&member, &[(GROUP, QoS::AtMostOnce)], None);
+        let is_answered = |net: &Net| {
+            let mut said = net.clients[&member].said.iter();
+            said.any(|one| matches!(one, Said::SubAck(..)))
+        };
+        while !is_answered(&net) {
+            for index in 0..3 {
+                net.turn(index);
+            }
+        }
+        net.publish(&publisher, "t/1", "x", QoS::AtMostOnce, 0);
+        net.settle();
+        assert_eq!(net.payloads(&member), ["x"]);
+    }
+}
+
 #[test]
 fn a_bound_on_sessions_is_told() {
     let mut net = Net::tuned(1, |config: &mut ShardConfig| config.sessions_max = 1);
