@@ -209,15 +209,13 @@ impl History {
     /// The promise that this event breaks.
     pub fn record(&mut self, now_ms: u64, event: Event<'_>) -> Result<(), Violation> {
         self.step += 1;
+        self.tell_groups(&event);
         match event {
             Event::Connecting {
                 client,
                 clean_start,
                 durable,
             } => {
-                if clean_start || !durable {
-                    self.groups.values_mut().for_each(|one| one.ended(client));
-                }
                 self.session(client).connecting(clean_start, durable);
             }
             Event::Connected {
@@ -226,23 +224,12 @@ impl History {
             } => {
                 return self.connected(client, session_present);
             }
-            Event::Disconnected { client } => {
-                let step = self.step;
-                let groups = self.groups.values_mut();
-                groups.for_each(|one| one.disconnected(client, step));
-                self.session(client).disconnected();
-            }
+            Event::Disconnected { client } => self.session(client).disconnected(),
             Event::Subscribing {
                 client,
                 filter,
                 qos,
             } => {
-                if let Some(inner) = shared_filter(filter) {
-                    let group = self.groups.entry(filter.to_owned());
-                    group
-                        .or_insert_with(|| Group::new(inner))
-                        .subscribing(client);
-                }
                 self.session(client).subscribing(filter, qos);
             }
             Event::Subscribed {
@@ -251,9 +238,6 @@ impl History {
                 granted,
             } => {
                 let step = self.step;
-                if let Some(group) = self.groups.get_mut(filter) {
-                    group.subscribed(step);
-                }
                 self.session(client).subscribed(filter, granted, step);
             }
             Event::Unsubscribing { client, filter } => self.session(client).unsubscribing(filter),
@@ -404,6 +388,41 @@ impl History {
     ) -> Result<(), Violation> {
         let session = self.sessions.get(&client);
         session.map_or(Ok(()), |session| session.check_stored(client, stored))
+    }
+
+    /// What an event means to groups of shared subscriptions, deliveries aside.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the others mean nothing to them"
+    )]
+    fn tell_groups(&mut self, event: &Event<'_>) {
+        let step = self.step;
+        match *event {
+            Event::Connecting {
+                client,
+                clean_start,
+                durable,
+            } if clean_start || !durable => {
+                self.groups.values_mut().for_each(|one| one.ended(client));
+            }
+            Event::Disconnected { client } => {
+                let groups = self.groups.values_mut();
+                groups.for_each(|one| one.disconnected(client, step));
+            }
+            Event::Subscribing { client, filter, .. } => {
+                if let Some(inner) = shared_filter(filter) {
+                    let group = self.groups.entry(filter.to_owned());
+                    let group = group.or_insert_with(|| Group::new(inner));
+                    group.subscribing(client);
+                }
+            }
+            Event::Subscribed { filter, .. } => {
+                if let Some(group) = self.groups.get_mut(filter) {
+                    group.subscribed(step);
+                }
+            }
+            _ => {}
+        }
     }
 
     fn session(&mut self, client: ClientNumber) -> &mut Session {
