@@ -271,6 +271,9 @@ impl History {
     /// # Errors
     /// The first publication, in sending order, that a session should have received.
     pub fn finish(&self) -> Result<(), Violation> {
+        for group in self.groups.values() {
+            group.check_doubtful()?;
+        }
         for publication in self.publications.values().filter(|one| one.is_owed()) {
             for (&client, session) in &self.sessions {
                 session.check_received(client, publication)?;

@@ -137,6 +137,7 @@ impl Shard {
             client_ids: self.by_client_id.len() - self.by_group.len(),
             groups: self.by_group.len(),
             sharers: self.sharers.len(),
+            shared_done: self.orphans.len(),
             routed_filters: self.table.filter_count(),
             leaving: self.leaving.len(),
             transmits: self.closing.len() + self.transmits.len(),

@@ -9,6 +9,7 @@ use crate::client::{ClientKey, Connection, Stage};
 use crate::interest::Need;
 use crate::port::{ConnectionId, Store, Transmit};
 use crate::shard::{Shard, Timer};
+use crate::share::outlives;
 use crate::state;
 use crate::waits::Wait;
 
@@ -186,7 +187,7 @@ impl Shard {
         let own = session.subscriptions.iter();
         let filters = own.chain(session.subscriptions.shared());
         changes.extend(filters.map(|one| state::no_subscription(id, &one.filter)));
-        let flying = session.window.iter();
+        let flying = session.window.iter().filter(|one| !outlives(one));
         changes.extend(flying.map(|delivery| state::no_outbound(id, delivery)));
         let completed = session.completed.iter();
         changes.extend(completed.map(|at| state::no_completed(id, *at)));
@@ -196,8 +197,6 @@ impl Shard {
                 .iter()
                 .map(|packet_id| state::no_inbound(id, *packet_id)),
         );
-        let done = session.shared_done.iter();
-        changes.extend(done.map(|(group, at)| state::no_shared_complete(id, *group, *at)));
         self.changes.extend(changes);
     }
 

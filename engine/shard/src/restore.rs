@@ -75,7 +75,7 @@ impl Shard {
         for (table, session, key, value) in rows.by_session {
             let read = match ids.get(&session) {
                 Some(index) => shard.take_session_row(*index, table, &key, &value),
-                None => Ok(()),
+                None => shard.take_orphan(table, session, &key, &value),
             };
             read.map_err(|error| RestoreError { table, key, error })?;
         }
@@ -144,6 +144,22 @@ impl Shard {
                 rows.positions.insert(boot, offsets);
             }
             Table::Queue => {}
+        }
+        Ok(())
+    }
+
+    /// A row of a session that has ended: what a group does not know for good.
+    fn take_orphan(
+        &mut self,
+        table: Table,
+        session: u64,
+        rest: &[u8],
+        value: &[u8],
+    ) -> Result<(), ValueError> {
+        if table == Table::Outbound
+            && let Outbound::SharedComplete(group, at) = state::read_outbound(rest, value)?
+        {
+            self.orphans.insert((session, group, at));
         }
         Ok(())
     }

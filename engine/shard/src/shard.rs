@@ -1,6 +1,6 @@
 //! The machine's state and the surface that its driver uses.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use engine_mqtt::Version;
@@ -123,6 +123,9 @@ pub struct Shard {
     pub(crate) by_group: BTreeMap<u64, u32>,
     /// This shard's sessions that have to do with shared groups, by session id.
     pub(crate) sharers: BTreeMap<u64, u32>,
+    /// QoS 2 deliveries for groups that ended sessions have, or may have, received, and of which
+    /// the group does not know for good: session, group, address.
+    pub(crate) orphans: BTreeSet<(u64, u64, Address)>,
     /// What is to be told about groups at the end of the turn.
     pub(crate) group_messages: VecDeque<(ShardId, GroupMessage)>,
     /// Shards that have said at the start who their members are.
@@ -191,6 +194,7 @@ impl Shard {
             last_retained_read: 0,
             by_group: BTreeMap::new(),
             sharers: BTreeMap::new(),
+            orphans: BTreeSet::new(),
             group_messages: VecDeque::new(),
             members_heard: 0,
             config,

@@ -16,6 +16,12 @@ use crate::shard::Shard;
 use crate::state;
 use crate::subscribe::Wanted;
 
+/// Whether the end of a member's session leaves this behind, until the group knows that it is
+/// done: what the member may have received at QoS 2.
+pub(crate) fn outlives(delivery: &Delivery) -> bool {
+    delivery.group.is_some() && delivery.sent && delivery.qos == QoS::ExactlyOnce
+}
+
 impl Shard {
     /// A session wants to be a member: `request` waits for the answer.
     pub(crate) fn ask_to_join(&mut self, request: u64, text: &Arc<str>, session: u64) {
@@ -179,7 +185,8 @@ impl Shard {
         }
         let id = session.id;
         for (group, address) in session.shared_done.iter() {
-            self.tell_done_again(id, *group, *address, false);
+            self.orphans.insert((id, *group, *address));
+            self.tell_done_again(id, *group, *address, true);
         }
         for one in assigned {
             self.tell_returned(one.about);
@@ -191,7 +198,11 @@ impl Shard {
                 session: id,
                 address: delivery.address,
             };
-            if delivery.sent {
+            if session.stored.is_some() && outlives(delivery) {
+                self.orphans.insert((id, link.group, delivery.address));
+                self.change(state::shared_complete(id, delivery));
+                self.tell_done(about, true);
+            } else if delivery.sent {
                 self.tell_done(about, false);
             } else {
                 self.tell_returned(about);
@@ -216,6 +227,7 @@ impl Shard {
             let done = self.clients[*index].session.shared_done.iter();
             all.extend(done.map(|(group, at)| (*session, *group, *at)));
         }
+        all.extend(self.orphans.iter().copied());
         for (session, group, address) in all {
             self.tell_done_again(session, group, address, true);
         }
@@ -335,7 +347,8 @@ impl Shard {
         let index = self.sharers.get(&about.session);
         let session = index.map(|index| &self.clients[*index].session);
         let (group, address) = (about.link.group, about.address);
-        if session.is_some_and(|one| one.shared_done.contains(group, address)) {
+        let is_orphan = self.orphans.contains(&(about.session, group, address));
+        if is_orphan || session.is_some_and(|one| one.shared_done.contains(group, address)) {
             self.tell_done(about, true);
         } else if !session.is_some_and(|one| one.window.contains_shared(group, address)) {
             self.tell_returned(about);
@@ -344,6 +357,10 @@ impl Shard {
 
     /// The group knows for good that a delivery is complete.
     pub(crate) fn confirmed(&mut self, about: Settled) {
+        let (id, group, address) = (about.session, about.link.group, about.address);
+        if self.orphans.remove(&(id, group, address)) {
+            self.change(state::no_shared_complete(id, group, address));
+        }
         let Some(index) = self.sharers.get(&about.session).copied() else {
             return;
         };

@@ -33,6 +33,9 @@ pub(super) struct Group {
     left: BTreeMap<ClientNumber, u64>,
     /// The last delivery of each message.
     delivered: BTreeMap<MessageId, Delivery>,
+    /// Two deliveries of a message at QoS 1: one of the two has lost its connection after it, or
+    /// is about to, as it reads what was sent before the node let it go.
+    doubtful: Vec<(MessageId, Delivery, Delivery)>,
 }
 
 impl Group {
@@ -43,6 +46,7 @@ impl Group {
             members: BTreeSet::new(),
             left: BTreeMap::new(),
             delivered: BTreeMap::new(),
+            doubtful: Vec::new(),
         }
     }
 
@@ -72,8 +76,8 @@ impl Group {
         filter_matches(&self.filter, topic)
     }
 
-    /// One member gets it. Another one, or the same again, only at QoS 1 and when the first has
-    /// lost its connection meanwhile.
+    /// One member gets it. Another one, or the same again, only at QoS 1, and with a reason:
+    /// [`Self::check_doubtful`].
     pub(super) fn deliver(
         &mut self,
         received: &Received<'_>,
@@ -90,11 +94,10 @@ impl Group {
         let Some(first) = self.delivered.insert(message, delivery) else {
             return Ok(());
         };
-        let left = self
-            .left
-            .get(&first.client)
-            .is_some_and(|left| *left > first.step);
-        if publication.qos == 1 && (publication.repeated || left) {
+        if publication.qos == 1 {
+            if !publication.repeated {
+                self.doubtful.push((message, first, delivery));
+            }
             return Ok(());
         }
         Err(Violation::SharedTwice {
@@ -102,6 +105,24 @@ impl Group {
             first: first.client,
             second: client,
             qos: publication.qos,
+        })
+    }
+
+    /// Whoever got a message second had a reason to.
+    pub(super) fn check_doubtful(&self) -> Result<(), Violation> {
+        let has_left = |one: &Delivery| {
+            let left = self.left.get(&one.client);
+            left.is_some_and(|left| *left > one.step)
+        };
+        let mut doubtful = self.doubtful.iter();
+        let wrong = doubtful.find(|(_, first, second)| !has_left(first) && !has_left(second));
+        wrong.map_or(Ok(()), |(message, first, second)| {
+            Err(Violation::SharedTwice {
+                message: *message,
+                first: first.client,
+                second: second.client,
+                qos: 1,
+            })
         })
     }
 

@@ -196,6 +196,9 @@ impl Net {
         client.held.clear();
         client.unsent = 0;
         client.bytes.clear();
+        if options.clean {
+            client.open.clear();
+        }
         self.shards[shard].connected(self.now, connection);
         let mut builder = PropertiesBuilder::new();
         if options.expiry_s > 0 {

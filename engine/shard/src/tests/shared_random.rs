@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use engine_mqtt::QoS;
 
-use super::net::{DURABLE, Net, Options, Said};
+use super::net::{CLEAN, DURABLE, Net, Options, Said};
 use super::random::Rng;
 use crate::{ShardConfig, Strategy};
 
@@ -20,7 +20,12 @@ const SUBSCRIPTIONS: [(u32, &str, &str); 3] = [
 /// By member: the identifiers of what it subscribes to.
 const MEMBERS: [&[u32]; 4] = [&[1], &[1, 2], &[1, 2, 3], &[2]];
 
+/// A client that joins and leaves the first group, with sessions that last or end: with QoS 2
+/// messages that it may have received and that go to nobody else.
+const GUEST: &str = "guest";
+
 struct World {
+    has_guest: bool,
     net: Net,
     rng: Rng,
     publishers: Vec<String>,
@@ -63,6 +68,7 @@ impl World {
             net.connect(id, &DURABLE);
         }
         Self {
+            has_guest: seed % 2 == 1,
             net,
             rng,
             publishers,
@@ -129,6 +135,7 @@ impl World {
                 let acks = self.rng.chance(50);
                 self.net.client(&id).acks = acks;
             }
+            95..=96 if self.has_guest => self.guest(),
             95..=97 => self.reconnect(40),
             98 => self.reconnect(100),
             _ if self.rng.chance(40) => self.net.crash(),
@@ -140,6 +147,38 @@ impl World {
         let at = self.rng.next(7) as usize;
         let mut all = self.publishers.iter().chain(&self.members);
         all.nth(at).expect("seven clients").clone()
+    }
+
+    fn guest(&mut self) {
+        self.net.frozen.clear();
+        self.net.ring = 2;
+        let connection = self.net.clients.get(GUEST).and_then(|one| one.connection);
+        if connection.is_none() {
+            let options = [
+                Options {
+                    clean: true,
+                    ..DURABLE
+                },
+                DURABLE,
+                Options {
+                    expiry_s: 1,
+                    ..DURABLE
+                },
+            ];
+            let options = &options[self.rng.next(3) as usize];
+            self.net.connect(GUEST, options);
+            self.net.client(GUEST).acks = self.rng.chance(60);
+            return;
+        }
+        let (number, text, _) = SUBSCRIPTIONS[0];
+        match self.rng.next(4) {
+            0 | 1 => {
+                self.net
+                    .begin_subscribe(GUEST, &[(text, QoS::ExactlyOnce)], Some(number));
+            }
+            2 => self.net.begin_unsubscribe(GUEST, &[text]),
+            _ => self.net.cut_now(GUEST),
+        }
     }
 
     /// So many in a hundred of those without a connection come back and settle.
@@ -158,6 +197,12 @@ impl World {
     }
 
     fn heal(&mut self) {
+        if self.net.clients.contains_key(GUEST) {
+            self.net.cut_now(GUEST);
+            self.reconnect(0);
+            self.net.connect(GUEST, &CLEAN);
+            self.net.cut(GUEST);
+        }
         for _ in 0..4 {
             self.reconnect(100);
             for id in self.members.clone() {
@@ -197,7 +242,9 @@ impl World {
 
     fn check_group(&self, number: u32, text: &str, filter: &str) -> Result<(), String> {
         let mut counts: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for id in &self.members {
+        let guest = self.net.clients.contains_key(GUEST);
+        let guest = guest.then(|| GUEST.to_owned());
+        for id in self.members.iter().chain(&guest) {
             for got in &self.net.clients[id].fresh {
                 if got.ids == [number] {
                     counts.entry(&got.payload).or_default().push(id);
@@ -208,6 +255,7 @@ impl World {
             let who = counts.get(payload.as_str()).map_or(&[][..], Vec::as_slice);
             let fits = match (engine_topic::matches(filter, topic), qos) {
                 (false, _) => who.is_empty(),
+                (true, 2) if guest.is_some() && number == 1 => who.len() <= 1,
                 (true, 2) => who.len() == 1,
                 (true, _) => !who.is_empty(),
             };
