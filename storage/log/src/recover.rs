@@ -580,9 +580,28 @@ impl<F: DiskFile> Recovery<F> {
             }
         }
         if is_claimed {
-            return Err(damage(&walker.header, stop.at, stop.reason));
+            return Err(self.damage_at(walker, number, stop)?);
         }
         Ok(())
+    }
+
+    /// What is damaged, when more than the stop was durable: the first frame of the next segment,
+    /// when nothing was written at the stop and that frame cannot be read; else what is there.
+    fn damage_at(
+        &self,
+        walker: &mut Walker<F>,
+        number: usize,
+        stop: &Stop,
+    ) -> Result<LogError, LogError> {
+        if !walker.is_written_at(stop.at)?
+            && let Some(mut next) = self.walker(number + 1)
+        {
+            let first = next.header.first_frame();
+            if let Err(reason) = next.frame(first)? {
+                return Ok(damage(&next.header, first, reason));
+            }
+        }
+        Ok(damage(&walker.header, stop.at, stop.reason))
     }
 
     /// Makes durable what was read: a frame that was written but not synced counts from now on.

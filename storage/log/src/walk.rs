@@ -95,6 +95,13 @@ impl<F: DiskFile> Walker<F> {
         Ok(None)
     }
 
+    /// Whether there is anything in the place of a frame header.
+    pub(crate) fn is_written_at(&mut self, at: LogOffset) -> Result<bool, DiskError> {
+        let room = self.header.limit().since(at).min(FRAME_HEADER_BYTES);
+        let bytes = self.bytes(self.position(at), room)?;
+        Ok(bytes.iter().any(|byte| *byte != 0))
+    }
+
     /// Whether a write that was cut short lies at `at`, as far as can be told: bytes that are not
     /// zero behind it in its block, which the write before has filled, or a frame's header. (What
     /// lies in the blocks behind may be of an earlier life of the file.)

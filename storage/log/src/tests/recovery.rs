@@ -148,6 +148,22 @@ fn another_log_and_a_damaged_header_are_refused() {
     assert!(text.contains("CRC of a segment header"), "{text}");
 }
 
+/// Found by the simulated node with one shard, seed 1107: the end of the segment before was named.
+#[test]
+fn a_damaged_first_frame_is_named_with_its_segment() {
+    let mut rig = Rig::new(1, small_options());
+    rig.fill(300, 1500);
+    let names = rig.disk.list().unwrap();
+    let mut segments = names.iter().filter(|name| name.starts_with("segment-"));
+    let second = segments.nth(1).unwrap();
+    assert!(rig.disk.flip_bit(second, 4096 + 100, 1));
+    let text = recover(&rig.disk, small_options(), LogOffset(0))
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains(second.as_str()), "{text}");
+    assert!(text.contains("at byte 4096"), "{text}");
+}
+
 #[test]
 fn a_missing_segment_is_named() {
     let mut rig = Rig::new(1, small_options());
