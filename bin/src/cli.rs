@@ -26,12 +26,41 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a node
     Serve(Box<Serve>),
+    /// Change the password file of --password-file; SIGHUP tells a node to read it again
+    User {
+        /// What to do
+        #[command(subcommand)]
+        change: UserChange,
+    },
     /// Read the data directory of a node that does not run; changes nothing
     Inspect {
         /// What to show
         what: What,
         /// The data directory
         directory: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserChange {
+    /// Add a user, or give one another password: the first line of standard input
+    Add {
+        /// The password file; it is made when it is not there
+        file: PathBuf,
+        /// The user's name
+        name: String,
+    },
+    /// Remove a user
+    Remove {
+        /// The password file
+        file: PathBuf,
+        /// The user's name
+        name: String,
+    },
+    /// List the names
+    List {
+        /// The password file
+        file: PathBuf,
     },
 }
 
@@ -72,13 +101,16 @@ pub(crate) struct Serve {
     /// Serve Prometheus metrics here
     #[arg(long, value_name = "HOST:PORT")]
     metrics: Option<String>,
-    /// Serve clients that do not authenticate on addresses beyond loopback
+    /// Serve clients that do not authenticate, also on addresses beyond loopback
     #[arg(long)]
     allow_anonymous: bool,
     /// How shared subscriptions choose a member: round-robin, least-in-flight, sticky (by
     /// publisher) or hash-topic [default: round-robin]
     #[arg(long, value_name = "NAME")]
     share_strategy: Option<ShareStrategy>,
+    /// Who may connect, with what passwords; `corelane user` writes it
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
     /// The node's certificate and those that signed it, PEM, for mqtts:// and wss://
     #[arg(long, value_name = "FILE")]
     tls_certificate: Option<PathBuf>,
@@ -123,6 +155,7 @@ impl Serve {
             metrics: self.metrics,
             allow_anonymous: self.allow_anonymous.then_some(true),
             share_strategy: self.share_strategy,
+            password_file: self.password_file,
             tls_certificate: self.tls_certificate,
             tls_key: self.tls_key,
             tls_client_ca: self.tls_client_ca,

@@ -13,13 +13,13 @@ use std::process::ExitCode;
 use std::thread;
 
 use clap::Parser;
-use engine_server::{Config, Node, ReloadHandle, Settings, StartError, StopHandle, inspect};
+use engine_server::{Config, Node, ReloadHandle, Settings, StartError, StopHandle, Users, inspect};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
-use cli::{Cli, Command, Serve, What};
+use cli::{Cli, Command, Serve, UserChange, What};
 
 const NOT_STARTED: u8 = 1;
 const USAGE: u8 = 2;
@@ -36,6 +36,10 @@ fn main() -> ExitCode {
     match cli.command {
         None => serve(cli.serve),
         Some(Command::Serve(options)) => serve(*options),
+        Some(Command::User { change }) => match change_users(change) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(problem) => fail(NOT_STARTED, &problem),
+        },
         Some(Command::Inspect { what, directory }) => look_into(what, &directory),
     }
 }
@@ -87,7 +91,7 @@ fn read_config(options: Serve) -> Result<Config, String> {
         .map_err(|problem| problem.to_string())
 }
 
-/// SIGHUP reads certificates and keys again.
+/// SIGHUP reads certificates, keys and users again.
 ///
 /// The first SIGTERM or SIGINT begins an orderly stop, the second ends the process at once.
 fn obey_signals(stop: StopHandle, files: ReloadHandle) -> io::Result<()> {
@@ -121,6 +125,51 @@ fn tell_ready(node: &Node) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")?;
     out.flush()
+}
+
+fn change_users(change: UserChange) -> Result<(), String> {
+    let read =
+        |file: &Path| Users::read(file).map_err(|problem| format!("{}: {problem}", file.display()));
+    let (file, users) = match change {
+        UserChange::List { file } => {
+            let mut out = io::stdout().lock();
+            let users = read(&file)?;
+            let mut names = users.names();
+            return names
+                .try_for_each(|name| writeln!(out, "{name}"))
+                .map_err(|problem| problem.to_string());
+        }
+        UserChange::Add { file, name } => {
+            let mut users = if file.exists() {
+                read(&file)?
+            } else {
+                Users::default()
+            };
+            let password = first_line().map_err(|problem| problem.to_string())?;
+            users
+                .add(&name, password.as_bytes())
+                .map_err(|problem| problem.to_string())?;
+            (file, users)
+        }
+        UserChange::Remove { file, name } => {
+            let mut users = read(&file)?;
+            users
+                .remove(&name)
+                .map_err(|problem| format!("{}: {problem}", file.display()))?;
+            (file, users)
+        }
+    };
+    users
+        .write(&file)
+        .map_err(|problem| format!("{}: {problem}", file.display()))
+}
+
+fn first_line() -> io::Result<String> {
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    let end = line.trim_end_matches(['\r', '\n']).len();
+    line.truncate(end);
+    Ok(line)
 }
 
 fn look_into(what: What, directory: &Path) -> ExitCode {

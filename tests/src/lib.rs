@@ -47,3 +47,5 @@ mod startup;
 mod tidy;
 #[cfg(test)]
 mod transports;
+#[cfg(test)]
+mod users;

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-pub(crate) use program::{scratch_root, workspace};
+pub(crate) use program::{corelane, scratch_root, workspace};
 
 /// How long any single event may take before a test gives up. Generous, as the machine that
 /// runs the suite has two busy cores; nothing waits that long when all is well.
@@ -306,10 +306,10 @@ impl Node {
 
     fn corelane(&self) -> Command {
         let mut command = match self.launcher.split_first() {
-            None => Command::new(program::corelane()),
+            None => Command::new(corelane()),
             Some((launcher, words)) => {
                 let mut command = Command::new(launcher);
-                command.args(words).arg(program::corelane());
+                command.args(words).arg(corelane());
                 command
             }
         };

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use crate::limits::{LimitError, LimitSettings};
 use crate::transport::{ClientCertificate, ServerTls, TlsError, TlsFiles};
 use crate::url::{ListenUrl, UrlError};
+use crate::users::{Users, UsersError};
 
 /// The most shards a node can have: shard sets are 64 bits wide.
 pub const SHARDS_MAX: u8 = 64;
@@ -161,6 +162,8 @@ pub struct Settings {
     /// `hash-topic`.
     #[serde(default, deserialize_with = "strategy")]
     pub share_strategy: Option<Strategy>,
+    /// Who may connect, with what passwords: `corelane user` writes it.
+    pub password_file: Option<PathBuf>,
     /// The node's certificate and those that signed it, PEM; for `mqtts://` and `wss://`.
     pub tls_certificate: Option<PathBuf>,
     /// Its private key, PEM.
@@ -211,6 +214,7 @@ impl Settings {
             metrics: self.metrics.or(base.metrics),
             allow_anonymous: self.allow_anonymous.or(base.allow_anonymous),
             share_strategy: self.share_strategy.or(base.share_strategy),
+            password_file: self.password_file.or(base.password_file),
             tls_certificate: self.tls_certificate.or(base.tls_certificate),
             tls_key: self.tls_key.or(base.tls_key),
             tls_client_ca: self.tls_client_ca.or(base.tls_client_ca),
@@ -265,6 +269,7 @@ impl Settings {
             metrics: self.metrics,
             allow_anonymous: self.allow_anonymous.unwrap_or(false),
             share_strategy: self.share_strategy.unwrap_or_default(),
+            password_file: self.password_file,
             tls,
             retention: Retention {
                 hours: self.retention_hours.unwrap_or(kept.hours),
@@ -306,6 +311,8 @@ pub struct Config {
     /// How groups of shared subscriptions choose the member for a message. Default: one after the
     /// other.
     pub share_strategy: Strategy,
+    /// Who may connect, with what passwords; none by default: everybody.
+    pub password_file: Option<PathBuf>,
     /// Certificates and key of the listeners with TLS; none by default.
     pub tls: Option<TlsFiles>,
     /// What is kept, and for how long.
@@ -325,6 +332,7 @@ impl Default for Config {
             metrics: None,
             allow_anonymous: false,
             share_strategy: Strategy::RoundRobin,
+            password_file: None,
             tls: None,
             retention: Retention::default(),
             limits: ClientLimits::default(),
@@ -338,7 +346,16 @@ impl Config {
     /// # Errors
     /// One of them cannot be used.
     pub fn check_files(&self) -> Result<(), ConfigError> {
-        self.load_tls().map(drop)
+        self.load_tls()?;
+        self.load_users().map(drop)
+    }
+
+    pub(crate) fn load_users(&self) -> Result<Option<Users>, ConfigError> {
+        let Some(path) = &self.password_file else {
+            return Ok(None);
+        };
+        let read = Users::read(path).map(Some);
+        read.map_err(|error| ConfigError::Users(path.clone(), error))
     }
 
     pub(crate) fn load_tls(&self) -> Result<Option<ServerTls>, ConfigError> {
@@ -373,7 +390,8 @@ impl Config {
             let addresses = url
                 .resolve()
                 .map_err(|error| ConfigError::Resolve(url.to_string(), error.to_string()))?;
-            if !self.allow_anonymous && addresses.iter().any(|a| !a.ip().is_loopback()) {
+            let is_open = self.password_file.is_none() && !self.allow_anonymous;
+            if is_open && addresses.iter().any(|a| !a.ip().is_loopback()) {
                 return Err(ConfigError::NotLoopback(url.clone()));
             }
         }
@@ -418,6 +436,8 @@ pub enum ConfigError {
         /// The one that is missing.
         missing: &'static str,
     },
+    /// The password file cannot be used.
+    Users(PathBuf, UsersError),
     /// The files of certificates and keys cannot be used.
     Tls(TlsError),
 }
@@ -466,10 +486,12 @@ impl fmt::Display for ConfigError {
             ),
             Self::TlsNeeds { key, missing } => write!(f, "{key} is of no use without {missing}"),
             Self::Tls(error) => error.fmt(f),
+            Self::Users(path, error) => write!(f, "{}: {error}", path.display()),
             Self::NotLoopback(url) => write!(
                 f,
                 "{url} is reachable from outside and clients are not authenticated: listen on \
-                 127.0.0.1 or [::1], or pass --allow-anonymous to accept that"
+                 127.0.0.1 or [::1], name users with --password-file, or pass --allow-anonymous to \
+                 accept that"
             ),
         }
     }
@@ -506,6 +528,7 @@ mod tests {
             metrics = "127.0.0.1:9100"
             allow-anonymous = true
             share-strategy = "hash-topic"
+            password-file = "users"
             tls-certificate = "chain.pem"
             tls-key = "key.pem"
             tls-client-ca = "ca.pem"
@@ -526,6 +549,7 @@ mod tests {
         assert_eq!(config.metrics.as_deref(), Some("127.0.0.1:9100"));
         assert!(config.allow_anonymous);
         assert_eq!(config.share_strategy, Strategy::HashTopic);
+        assert_eq!(config.password_file, Some(PathBuf::from("users")));
         let tls = config.tls.unwrap();
         assert_eq!(tls.certificate, PathBuf::from("chain.pem"));
         assert_eq!(tls.key, PathBuf::from("key.pem"));

@@ -7,9 +7,10 @@
 mod accept;
 mod held;
 mod meters;
+mod welcome;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -87,6 +88,10 @@ pub(crate) struct Driver<M: Machine> {
     stop_drain_until: Option<u64>,
     reported_stopped: bool,
     mesh_blocked: bool,
+    /// Connections at the door whose password is being checked, and what was found.
+    checking: BTreeMap<Key, Option<bool>>,
+    passwords_good: u64,
+    clients_unwelcome: u64,
     /// For new connections.
     tls: Option<ServerTls>,
     accepted: u64,
@@ -125,6 +130,9 @@ impl<M: Machine> Driver<M> {
             stop_drain_until: None,
             reported_stopped: false,
             mesh_blocked: false,
+            checking: BTreeMap::new(),
+            passwords_good: 0,
+            clients_unwelcome: 0,
             tls: None,
             accepted: 0,
             handed_over: 0,
@@ -192,6 +200,7 @@ impl<M: Machine> Driver<M> {
         }
         let mut worked = self.take_completions(now);
         worked |= self.take_mesh(now);
+        worked |= self.take_verdicts(now);
         worked |= self.machine.disk(now)?;
         worked |= self.resume_held(now);
         worked |= self.resume_paused(now);
@@ -217,7 +226,9 @@ impl<M: Machine> Driver<M> {
         let reads = self.net.ready_count() > 0 && self.machine.reads_sockets();
         let stops = self.shared.is_stopping() && self.stop_drain_until.is_none();
         let resumes = !self.held.is_empty() && self.machine.takes_publications();
-        !(reads || resumes || stops || self.mesh.has_input() || self.is_finished())
+        let auth = self.shared.auth();
+        let verdicts = auth.is_some_and(|auth| auth.has_answer(self.shard));
+        !(verdicts || reads || resumes || stops || self.mesh.has_input() || self.is_finished())
     }
 
     /// Whether all shards have come to an orderly end.
@@ -431,6 +442,7 @@ impl<M: Machine> Driver<M> {
             Routing::NeedMore => self.net.watch(key),
             // It moves without operations: when that send is over, this is tried again.
             Routing::Home(_) if self.net.is_sending(key) => {}
+            Routing::Home(_) if !self.is_welcome(now, key) => {}
             Routing::Home(home) if home == self.shard => {
                 self.leave_door(key);
                 if let Some(key) = self.net.come_home(key) {
@@ -448,6 +460,7 @@ impl<M: Machine> Driver<M> {
     }
 
     fn leave_door(&mut self, key: Key) {
+        self.checking.remove(&key);
         let bytes = self.net.take_partial(key);
         self.door.count -= 1;
         self.door.bytes -= bytes.len() + self.net.layer_bytes(key);

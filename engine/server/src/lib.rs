@@ -16,6 +16,8 @@
 //! - glommio is named in `executor` only (and in storage-io's other disk queue); unsafe code is in
 //!   `ring`, `socket` and `system` only.
 
+mod auth;
+mod base64;
 mod checks;
 mod config;
 mod descriptors;
@@ -41,6 +43,7 @@ mod system;
 mod threads;
 mod transport;
 mod url;
+mod users;
 mod watchdog;
 
 pub use config::{
@@ -55,3 +58,4 @@ pub use run::Node;
 pub use threads::StopHandle;
 pub use transport::{ClientCertificate, TlsError, TlsFiles};
 pub use url::{ListenUrl, PORT_DEFAULT, UrlError};
+pub use users::{Users, UsersError};

@@ -7,6 +7,7 @@ use std::fmt;
 
 pub(crate) use engine_shard::Hold;
 
+use crate::auth::Claim;
 pub(crate) use crate::node::Now;
 use crate::slots::Key;
 
@@ -58,6 +59,10 @@ pub(crate) trait Machine: 'static {
 
     /// Where a connection with these first bytes belongs.
     fn route(&self, input: &[u8]) -> Routing;
+    /// Who the client of these first bytes says it is. Asked only where that matters.
+    fn claim(&self, _input: &[u8]) -> Claim {
+        Claim::Unreadable
+    }
     /// A connection has come home; `received` follows with its first bytes.
     fn connected(&mut self, now: Now, connection: Key);
     /// Bytes from a packet boundary on; returns how many were used. The others come again, with

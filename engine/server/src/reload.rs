@@ -1,17 +1,20 @@
 //! Reads the user's files again while the node runs.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tracing::{error, info};
 
 use crate::shared::Shared;
 use crate::transport::TlsFiles;
+use crate::users::Users;
 
-/// Reads certificates and key again, from any thread. Connections go on with what they have.
+/// Reads certificates, key and users again, from any thread. Connections go on with what they have.
 #[derive(Clone)]
 pub struct ReloadHandle {
     shared: Arc<Shared>,
     tls: Option<TlsFiles>,
+    password_file: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for ReloadHandle {
@@ -23,12 +26,38 @@ impl std::fmt::Debug for ReloadHandle {
 }
 
 impl ReloadHandle {
-    pub(crate) const fn new(shared: Arc<Shared>, tls: Option<TlsFiles>) -> Self {
-        Self { shared, tls }
+    pub(crate) const fn new(
+        shared: Arc<Shared>,
+        tls: Option<TlsFiles>,
+        password_file: Option<PathBuf>,
+    ) -> Self {
+        Self {
+            shared,
+            tls,
+            password_file,
+        }
     }
 
     /// Reads the files. What cannot be used is written to the log, and the old stays.
     pub fn reload(&self) {
+        self.reload_users();
+        self.reload_tls();
+    }
+
+    fn reload_users(&self) {
+        let (Some(path), Some(auth)) = (&self.password_file, self.shared.auth()) else {
+            return;
+        };
+        match Users::read(path) {
+            Ok(users) => {
+                info!(users = users.names().count(), "the users were read again");
+                auth.change(users);
+            }
+            Err(problem) => error!("{}: the old users stay: {problem}", path.display()),
+        }
+    }
+
+    fn reload_tls(&self) {
         let Some(files) = &self.tls else {
             return;
         };

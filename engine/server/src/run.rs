@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::Builder;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -41,6 +42,7 @@ pub struct Node {
     page: Option<MetricsPage>,
     shards: usize,
     tls: Option<TlsFiles>,
+    password_file: Option<PathBuf>,
     /// Held as long as anything may write to the data directory.
     _lock: DirectoryLock,
 }
@@ -61,6 +63,7 @@ impl Node {
     pub fn start(config: &Config) -> Result<Self, StartError> {
         checks::machine()?;
         let tls = config.load_tls()?;
+        let users = config.load_users()?;
         let data = |error: &dyn std::fmt::Display| StartError::Data(error.to_string());
         let disk = DirectDisk::open(&config.data).map_err(|error| data(&error))?;
         checks::data_directory(disk.path())?;
@@ -101,6 +104,7 @@ impl Node {
         let doors = Doors {
             listen: &config.listen,
             tls: tls.as_ref(),
+            users: users.as_ref().map(|users| (users, config.allow_anonymous)),
         };
         let threads = threads::start(&placement, doors, descriptors, |shard| {
             let parts = parts.next();
@@ -115,6 +119,7 @@ impl Node {
             page,
             shards,
             tls: config.tls.clone(),
+            password_file: config.password_file.clone(),
             _lock: lock,
         })
     }
@@ -137,10 +142,14 @@ impl Node {
         self.threads.stop_handle()
     }
 
-    /// Reads certificates and keys again.
+    /// Reads certificates, keys and users again.
     #[must_use]
     pub fn reload_handle(&self) -> ReloadHandle {
-        ReloadHandle::new(Arc::clone(self.threads.shared()), self.tls.clone())
+        ReloadHandle::new(
+            Arc::clone(self.threads.shared()),
+            self.tls.clone(),
+            self.password_file.clone(),
+        )
     }
 
     /// Where the metrics are served, if they are.

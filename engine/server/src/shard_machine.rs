@@ -1,9 +1,10 @@
 //! A shard's core as the runtime drives it: connections by key, peers by number.
 
-use engine_mqtt::{Limits, Peek, peek_client_id};
+use engine_mqtt::{Decoded, Direction, Limits, Packet, Peek, Version, decode, peek_client_id};
 use engine_shard::{ClientLimits, ConnectionId, Hold, Kind, MeshBatch, ShardId, home_shard};
 use storage_io::{DirectDisk, RingQueue};
 
+use crate::auth::{Claim, Dialect};
 use crate::machine::{Failure, Machine, Meter, Now, Routing, Transmit};
 use crate::node::{CoreError, ShardCore};
 use crate::slots::Key;
@@ -108,6 +109,33 @@ impl Machine for ShardMachine {
             }
             // Without a name it stays here; what is no CONNECT is refused here.
             Ok(Peek::Connect { .. }) | Err(_) => Routing::Home(self.shard.index()),
+        }
+    }
+
+    fn claim(&self, input: &[u8]) -> Claim {
+        let limits = Limits {
+            packet_bytes_max: self.limits.packet_bytes,
+        };
+        match decode(input, Version::V5, &limits, Direction::FromClient) {
+            Ok(Decoded::NeedMore { .. }) => Claim::NeedMore,
+            Ok(Decoded::Packet {
+                packet: Packet::Connect(connect),
+                ..
+            }) => {
+                let dialect = if connect.version.has_properties() {
+                    Dialect::New
+                } else {
+                    Dialect::Old
+                };
+                match connect.user_name {
+                    None => Claim::Anonymous(dialect),
+                    Some(name) => {
+                        let password = connect.password.unwrap_or_default();
+                        Claim::User(dialect, name.to_owned(), password.to_vec())
+                    }
+                }
+            }
+            Ok(Decoded::Packet { .. }) | Err(_) => Claim::Unreadable,
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use crate::auth::Auth;
 use crate::descriptors::Descriptors;
 use crate::machine::Meter;
 use crate::transport::Doorways;
@@ -26,13 +27,19 @@ pub(crate) struct Shared {
     meters: OnceLock<Vec<Meter>>,
     descriptors: Arc<Descriptors>,
     doorways: Doorways,
+    auth: Option<Auth>,
 }
 
 impl Shared {
     /// For so many shards, without a limit of descriptors.
     #[cfg(test)]
     pub(crate) fn new(shards: usize) -> Arc<Self> {
-        Self::limited(shards, Descriptors::unlimited(shards), Doorways::default())
+        Self::limited(
+            shards,
+            Descriptors::unlimited(shards),
+            Doorways::default(),
+            None,
+        )
     }
 
     /// For so many shards.
@@ -40,6 +47,7 @@ impl Shared {
         shards: usize,
         descriptors: Arc<Descriptors>,
         doorways: Doorways,
+        auth: Option<Auth>,
     ) -> Arc<Self> {
         let shard = |_| PerShard {
             turns: AtomicU64::new(0),
@@ -52,7 +60,13 @@ impl Shared {
             meters: OnceLock::new(),
             descriptors,
             doorways,
+            auth,
         })
+    }
+
+    /// Who checks passwords, where that is wanted.
+    pub(crate) const fn auth(&self) -> Option<&Auth> {
+        self.auth.as_ref()
     }
 
     /// What the listeners speak.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use crate::auth::Auth;
 use crate::descriptors::Descriptors;
 use crate::error::{RunError, StartError};
 use crate::executor::{self, Plan, Report, Starter};
@@ -19,6 +20,7 @@ use crate::socket;
 use crate::system;
 use crate::transport::{Doorway, Doorways, ServerTls};
 use crate::url::ListenUrl;
+use crate::users::Users;
 use crate::watchdog::{self, Watched};
 
 /// How long a shard's thread may take to run its first task, and how often another is started.
@@ -98,6 +100,8 @@ pub(crate) struct Doors<'a> {
     pub(crate) listen: &'a [ListenUrl],
     /// There is one when a listener needs it.
     pub(crate) tls: Option<&'a ServerTls>,
+    /// Who may connect, and whether those that do not say who they are may, too.
+    pub(crate) users: Option<(&'a Users, bool)>,
 }
 
 /// Starts everything and returns when every shard's listeners are open. `open` gives each shard
@@ -119,11 +123,18 @@ where
         mut sockets,
     } = bind_all(doors.listen, count)?;
     let doorways = Doorways::new(doorways, count, doors.tls);
-    let shared = Shared::limited(count, descriptors, doorways);
     let meshes = mesh::build::<M::Batch>(count).map_err(system)?;
     let bells = meshes
         .first()
         .map_or_else(|| Arc::from([]), |mesh| Arc::clone(mesh.bells()));
+    let auth = match doors.users {
+        None => None,
+        Some((users, allows_anonymous)) => {
+            let bells = Arc::clone(&bells);
+            Some(Auth::start(users.clone(), allows_anonymous, bells).map_err(system)?)
+        }
+    };
+    let shared = Shared::limited(count, descriptors, doorways, auth);
     let (reporter, reports) = flume::unbounded();
     let started = Instant::now();
     let mut watched = Vec::with_capacity(count);

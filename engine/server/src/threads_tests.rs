@@ -206,7 +206,11 @@ fn stop(threads: Threads) {
 }
 
 fn plain(listen: &[ListenUrl]) -> Doors<'_> {
-    Doors { listen, tls: None }
+    Doors {
+        listen,
+        tls: None,
+        users: None,
+    }
 }
 
 #[test]

@@ -30,5 +30,5 @@ pub use error::{DiskError, ErrorKind, Operation};
 pub use glommio_queue::GlommioQueue;
 pub use queue::{Completion, DiskQueue, Done, Op};
 pub use ring_queue::RingQueue;
-pub use small_file::read_small_file;
+pub use small_file::{read_small_file, replace_small_file};
 pub use space::Space;

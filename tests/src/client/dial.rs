@@ -20,6 +20,7 @@ pub(crate) struct Dial {
     maximum_packet_size: Option<u32>,
     will: Option<Parting>,
     user_name: Option<String>,
+    password: Option<String>,
 }
 
 /// A will.
@@ -60,6 +61,7 @@ impl Dial {
             maximum_packet_size: None,
             will: None,
             user_name: None,
+            password: None,
         }
     }
 
@@ -111,6 +113,14 @@ impl Dial {
     pub(crate) fn maximum_packet_size(self, bytes: u32) -> Self {
         Self {
             maximum_packet_size: Some(bytes),
+            ..self
+        }
+    }
+
+    pub(crate) fn password(self, name: &str, password: &str) -> Self {
+        Self {
+            user_name: Some(name.to_owned()),
+            password: Some(password.to_owned()),
             ..self
         }
     }
@@ -196,7 +206,7 @@ impl Dial {
             client_id: &self.client_id,
             will,
             user_name: self.user_name.as_deref(),
-            password: None,
+            password: self.password.as_deref().map(str::as_bytes),
             properties: only_v5(&properties),
         }));
     }

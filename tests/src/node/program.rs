@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 /// `CORELANE_BIN` names it; `tests/run` sets that after building it once. Without it, the binary
 /// is built here with the profile of the test itself, so that a plain `cargo test` never tests an
 /// old one.
-pub(super) fn corelane() -> &'static Path {
+pub(crate) fn corelane() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| env::var_os("CORELANE_BIN").map_or_else(built, PathBuf::from))
 }

@@ -3,7 +3,7 @@
 use super::Driver;
 use crate::machine::{Machine, Meter};
 
-const GAUGES: [(&str, &str); 10] = [
+const GAUGES: [(&str, &str); 11] = [
     (
         "sockets",
         "Client sockets, those without a CONNECT included",
@@ -11,6 +11,10 @@ const GAUGES: [(&str, &str); 10] = [
     (
         "door_connections",
         "Connections whose CONNECT is not complete",
+    ),
+    (
+        "passwords_waiting",
+        "Connections whose password is being checked",
     ),
     ("door_bytes", "Bytes read of CONNECTs that are not complete"),
     ("sockets_ready", "Sockets that wait to be read from"),
@@ -31,7 +35,7 @@ const GAUGES: [(&str, &str); 10] = [
     ("rings", "io_uring instances for client sockets"),
 ];
 
-const COUNTERS: [(&str, &str); 19] = [
+const COUNTERS: [(&str, &str); 21] = [
     ("turns", "Turns of the shard"),
     ("accepted", "Connections accepted"),
     (
@@ -42,6 +46,11 @@ const COUNTERS: [(&str, &str); 19] = [
     ("door_refused", "Connections refused before their session"),
     ("door_timeouts", "Connections without a CONNECT in time"),
     ("received_bytes", "Bytes read from client sockets"),
+    ("passwords_good", "Passwords found good"),
+    (
+        "clients_unwelcome",
+        "Clients refused for their password or for having none",
+    ),
     ("tls_handshakes", "TLS handshakes that came to their end"),
     (
         "tls_failures",
@@ -80,6 +89,7 @@ impl<M: Machine> Driver<M> {
         let gauges = [
             self.net.len(),
             self.door.count,
+            self.checking.len(),
             self.door.bytes,
             self.net.ready_count(),
             self.held.len(),
@@ -97,6 +107,8 @@ impl<M: Machine> Driver<M> {
             self.door.refused,
             self.door.timeouts,
             net.received_bytes,
+            self.passwords_good,
+            self.clients_unwelcome,
             layers.tls_handshakes,
             layers.tls_failures,
             layers.websocket_upgrades,

@@ -2,6 +2,8 @@
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
+use crate::base64;
+
 /// The longest request, bytes.
 const REQUEST_BYTES_MAX: usize = 8 * 1024;
 
@@ -129,7 +131,7 @@ fn accept(request: &[u8]) -> Result<String, Refusal> {
     let Some(protocol) = offered else {
         return Err(Refusal(BAD, "the subprotocol mqtt is not offered"));
     };
-    let accepted = base64(
+    let accepted = base64::encode(
         digest(
             &SHA1_FOR_LEGACY_USE_ONLY,
             &[key.as_bytes(), KEY_SUFFIX].concat(),
@@ -142,38 +144,9 @@ fn accept(request: &[u8]) -> Result<String, Refusal> {
     ))
 }
 
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for three in bytes.chunks(3) {
-        let at = |n: usize| u32::from(three.get(n).copied().unwrap_or(0));
-        let bits = at(0) << 16 | at(1) << 8 | at(2);
-        for digit in 0..4 {
-            let sextet = (bits >> (18 - 6 * digit)) & 63;
-            let letter = DIGITS.get(sextet as usize).copied().unwrap_or(b'=');
-            let is_padding = digit > three.len();
-            text.push(if is_padding { '=' } else { char::from(letter) });
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_is_that_of_the_standard() {
-        for (bytes, text) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-    }
 
     fn request(path: &str, headers: &str) -> Vec<u8> {
         format!("GET {path} HTTP/1.1\r\nHost: a\r\n{headers}\r\n").into_bytes()
