@@ -251,7 +251,8 @@ mod tests {
         assert_eq!(
             verifier.to_string(),
             "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$\
-             WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+             WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:\
+             wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
         );
         assert!(verifier.fits(b"pencil") && !verifier.fits(b"Pencil"));
         assert_eq!(Verifier::parse(&verifier.to_string()), Some(verifier));
