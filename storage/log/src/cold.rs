@@ -170,15 +170,14 @@ impl<D: Disk> Log<D> {
             return;
         }
         let bytes = Bytes::from_owner(buf);
-        let mut start = 0;
-        while start < bytes.len() {
+        // The last chunk first: what was asked for is the first, and is to leave the cache last.
+        for start in (0..bytes.len()).step_by(CHUNK_BYTES).rev() {
             let end = (start + CHUNK_BYTES).min(bytes.len());
             self.cache.insert(
                 chunk.at.plus(start),
                 bytes.slice(start..end),
                 chunk.valid_upto,
             );
-            start = end;
         }
     }
 
