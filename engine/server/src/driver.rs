@@ -199,12 +199,13 @@ impl<M: Machine> Driver<M> {
             self.begin_stop(now);
         }
         let mut worked = self.take_completions(now);
+        // Before the mesh brings a client's next connection, which ends the one that is read here.
+        worked |= self.read_sockets(now)?;
         worked |= self.take_mesh(now);
         worked |= self.take_verdicts(now);
         worked |= self.machine.disk(now)?;
         worked |= self.resume_held(now);
         worked |= self.resume_paused(now);
-        worked |= self.read_sockets(now)?;
         if now.monotonic_ms() >= self.machine.next_timeout() {
             self.machine.tick(now);
             worked = true;
