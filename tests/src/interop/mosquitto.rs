@@ -243,8 +243,12 @@ fn members_of_a_shared_subscription_get_a_message_each() {
         send(&node, 10);
         node.crash_and_restart();
         let back = Subscriber::spawn(&node, version, &arguments("two"));
-        let mut got: Vec<String> = (0..10).map(|_| back.line("MESSAGE ")).collect();
-        got.sort();
-        assert_eq!(got, expected(10), "{version}: what waited");
+        // What was acknowledged just before the crash may come again at QoS 1, before the rest.
+        let (mut waited, before) = (expected(10), expected(0));
+        while !waited.is_empty() {
+            let line = back.line("MESSAGE ");
+            assert!(waited.contains(&line) || before.contains(&line), "{line}");
+            waited.retain(|one| *one != line);
+        }
     }
 }
