@@ -213,8 +213,10 @@ fn members_of_a_shared_subscription_get_a_message_each() {
     for version in VERSIONS {
         let topic = format!("shared/{version}");
         let filter = format!("$share/team/{topic}");
-        let arguments = |id: &'static str| {
-            let mut words = vec!["-i", id, "-c", "-q", "1", "-t", &filter];
+        // Other sessions for each version: what one may still get is not for the other.
+        let ids = ["one", "two"].map(|id| format!("{id}-{version}"));
+        let arguments = |number: usize| {
+            let mut words = vec!["-i", &*ids[number], "-c", "-q", "1", "-t", &filter];
             if version == "mqttv5" {
                 words.extend(["-x", "3600"]);
             }
@@ -227,7 +229,7 @@ fn members_of_a_shared_subscription_get_a_message_each() {
                 publish(node, version, &words);
             }
         };
-        let members = ["one", "two"].map(|id| Subscriber::start(&node, version, &arguments(id)));
+        let members = [0, 1].map(|id| Subscriber::start(&node, version, &arguments(id)));
         send(&node, 0);
         let mut got: Vec<String> = members
             .iter()
@@ -242,7 +244,7 @@ fn members_of_a_shared_subscription_get_a_message_each() {
         members.into_iter().for_each(Subscriber::kill);
         send(&node, 10);
         node.crash_and_restart();
-        let back = Subscriber::spawn(&node, version, &arguments("two"));
+        let back = Subscriber::spawn(&node, version, &arguments(1));
         // What was acknowledged just before the crash may come again at QoS 1, before the rest.
         let (mut waited, before) = (expected(10), expected(0));
         while !waited.is_empty() {
