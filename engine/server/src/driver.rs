@@ -278,11 +278,11 @@ impl<M: Machine> Driver<M> {
             }
             Completion::Sent {
                 connection,
-                buffer,
+                output,
                 from,
                 result,
             } => {
-                let sent = self.net.sent(connection, buffer, from, &result);
+                let sent = self.net.sent(connection, output, from, &result);
                 self.sent(now, connection, sent);
             }
         }
@@ -487,7 +487,7 @@ impl<M: Machine> Driver<M> {
         while let Some(transmit) = self.machine.poll_transmit() {
             worked = true;
             let key = transmit.connection;
-            self.net.send(key, transmit.bytes);
+            self.net.send(key, transmit.output);
             if transmit.close {
                 self.close(now, key);
             }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-pub(crate) use engine_shard::Hold;
+pub(crate) use engine_shard::{Hold, Output};
 
 use crate::auth::Claim;
 pub(crate) use crate::node::Now;
@@ -17,7 +17,7 @@ pub(crate) struct Transmit {
     /// To whom.
     pub(crate) connection: Key,
     /// Behind everything sent before; may be empty.
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) output: Output,
     /// Close behind the bytes; the machine has forgotten the connection.
     pub(crate) close: bool,
 }
@@ -89,7 +89,7 @@ pub(crate) trait Machine: 'static {
     /// The next bytes for a client.
     fn poll_transmit(&mut self) -> Option<Transmit>;
     /// A send is over, and so many bytes still wait for the socket; `spent` is a used buffer.
-    fn transmitted(&mut self, connection: Key, backlog: usize, spent: Vec<u8>);
+    fn transmitted(&mut self, connection: Key, backlog: usize, spent: Output);
     /// What to tell a shard; asked only when there is room for one batch.
     fn poll_mesh(&mut self, to: usize) -> Option<Self::Batch>;
     /// Tells the clients, and comes to an orderly end over the next turns.

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 
+use engine_shard::Output;
 use tracing::debug;
 
 use crate::descriptors::ClientSocket;
@@ -69,7 +70,7 @@ struct Waiting {
     /// From a packet boundary on, not a whole packet.
     partial: Vec<u8>,
     /// Behind the running send.
-    queued: Vec<u8>,
+    queued: Output,
 }
 
 impl Connection {
@@ -90,9 +91,9 @@ impl Connection {
         }
     }
 
-    fn take_queued(&mut self) -> Vec<u8> {
+    fn take_queued(&mut self) -> Output {
         let Some(waiting) = &mut self.waiting else {
-            return Vec::new();
+            return Output::EMPTY;
         };
         let queued = std::mem::take(&mut waiting.queued);
         if waiting.partial.is_empty() {
@@ -131,7 +132,7 @@ pub(crate) struct Sent {
     /// Bytes that the socket has not taken yet.
     pub(crate) backlog: usize,
     /// The buffer, when it is all sent.
-    pub(crate) spent: Option<Vec<u8>>,
+    pub(crate) spent: Option<Output>,
     /// The socket failed.
     pub(crate) failed: bool,
 }
@@ -394,7 +395,7 @@ impl Net {
         if is_unread {
             return Received::Ended;
         }
-        self.send_wire(key, answer);
+        self.send_wire(key, answer.into());
         let n = plain.len();
         match flow {
             Ok(Flow::Open) if n == 0 => Received::Nothing,
@@ -435,7 +436,7 @@ impl Net {
 
     /// Sends MQTT bytes behind everything sent before; the socket's last ones are behind us when
     /// it is shut.
-    pub(crate) fn send(&mut self, key: Key, bytes: Vec<u8>) {
+    pub(crate) fn send(&mut self, key: Key, output: Output) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
@@ -443,23 +444,23 @@ impl Net {
             return;
         }
         let wire = match &mut connection.layers {
-            Some(layers) => layers.outbound(bytes),
-            None => bytes,
+            Some(layers) => layers.outbound(output.into_bytes()).into(),
+            None => output,
         };
         self.send_wire(key, wire);
     }
 
-    fn send_wire(&mut self, key: Key, bytes: Vec<u8>) {
+    fn send_wire(&mut self, key: Key, wire: Output) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        connection.backlog += bytes.len();
+        connection.backlog += wire.len();
         if connection.sending.is_some() {
             let waiting = connection.waiting.get_or_insert_default();
-            waiting.queued.extend_from_slice(&bytes);
-        } else if !bytes.is_empty() {
+            waiting.queued.append(wire);
+        } else if !wire.is_empty() {
             self.counters.sends += 1;
-            connection.sending = self.rings.send(key, &connection.link, bytes, 0);
+            connection.sending = self.rings.send(key, &connection.link, wire, 0);
         }
     }
 
@@ -467,7 +468,7 @@ impl Net {
     pub(crate) fn sent(
         &mut self,
         key: Key,
-        buffer: Vec<u8>,
+        output: Output,
         from: usize,
         result: &io::Result<usize>,
     ) -> Option<Sent> {
@@ -492,14 +493,14 @@ impl Net {
         let home = connection.phase == Phase::Home;
         let draining = connection.phase == Phase::Draining;
         let rest = from + n;
-        let spent = if rest < buffer.len() {
-            connection.sending = self.rings.send(key, &connection.link, buffer, rest);
+        let spent = if rest < output.len() {
+            connection.sending = self.rings.send(key, &connection.link, output, rest);
             None
         } else {
             let queued = connection.take_queued();
             connection.backlog -= queued.len();
             self.send_wire(key, queued);
-            Some(buffer)
+            Some(output)
         };
         if draining && backlog == 0 {
             self.shut(key);
@@ -524,7 +525,7 @@ impl Net {
         connection.take_partial();
         if let Some(layers) = &mut connection.layers {
             let farewell = layers.farewell();
-            self.send_wire(key, farewell);
+            self.send_wire(key, farewell.into());
         }
         let connection = self.connections.get(key);
         let draining = connection.is_some_and(|connection| connection.backlog > 0);

@@ -18,8 +18,10 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
 use std::time::Duration;
 
+use engine_shard::Output;
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 
 use crate::slots::{KEY_BITS, Key, Slots};
@@ -27,6 +29,9 @@ use crate::socket::EventFd;
 
 /// Bytes thrown away at most when a socket is closed.
 const DISCARDED_BYTES: u32 = 1 << 20;
+
+/// Pieces of one send: the kernel takes no more.
+const PIECES_MAX: usize = 1024;
 
 /// How large a ring is.
 #[derive(Clone, Copy, Debug)]
@@ -118,8 +123,8 @@ pub(crate) enum Completion {
     Sent {
         /// The key given to [`Ring::send`].
         connection: Key,
-        /// The buffer comes back.
-        buffer: Vec<u8>,
+        /// What was to be sent comes back.
+        output: Output,
         /// Where in it the send started.
         from: usize,
         /// How many bytes from where it started the socket has taken: perhaps not all.
@@ -136,11 +141,51 @@ pub(crate) enum Completion {
     },
 }
 
-/// A send or a read that the kernel has not finished.
-struct InFlight {
+/// A read that the kernel has not finished.
+struct Receiving {
     connection: Key,
     buffer: Vec<u8>,
+}
+
+/// A send that the kernel has not finished.
+struct Sending {
+    connection: Key,
+    output: Output,
     from: usize,
+    /// Of a send in several pieces; only the kernel reads it.
+    _vector: Option<Box<Vector>>,
+}
+
+/// The pieces of one send, as the kernel reads them.
+struct Vector {
+    header: libc::msghdr,
+    pieces: Vec<libc::iovec>,
+}
+
+impl Vector {
+    /// The pieces of `output` from the byte `from` on, at most [`PIECES_MAX`].
+    fn new(output: &Output, from: usize) -> Box<Self> {
+        let pieces = output.pieces(from).take(PIECES_MAX);
+        let pieces = pieces.map(|piece| libc::iovec {
+            iov_base: piece.as_ptr().cast_mut().cast(),
+            iov_len: piece.len(),
+        });
+        let mut vector = Box::new(Self {
+            header: libc::msghdr {
+                msg_name: ptr::null_mut(),
+                msg_namelen: 0,
+                msg_iov: ptr::null_mut(),
+                msg_iovlen: 0,
+                msg_control: ptr::null_mut(),
+                msg_controllen: 0,
+                msg_flags: 0,
+            },
+            pieces: pieces.collect(),
+        });
+        vector.header.msg_iov = vector.pieces.as_mut_ptr();
+        vector.header.msg_iovlen = vector.pieces.len();
+        vector
+    }
 }
 
 /// See the module.
@@ -148,8 +193,8 @@ pub(crate) struct Ring {
     io: IoUring,
     /// What did not fit into the submission queue, in order.
     overflow: VecDeque<squeue::Entry>,
-    sends: Slots<InFlight>,
-    receives: Slots<InFlight>,
+    sends: Slots<Sending>,
+    receives: Slots<Receiving>,
     /// The bell's eventfd, if this ring watches it; its owner outlives the ring.
     bell: Option<types::Fd>,
     table: Table,
@@ -257,7 +302,7 @@ impl Ring {
     /// close with unread bytes resets the connection and the client would lose what was sent last.
     pub(crate) fn close(&mut self, slot: u32) {
         let discard = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
-        let entry = opcode::Recv::new(fixed(slot), std::ptr::null_mut(), DISCARDED_BYTES)
+        let entry = opcode::Recv::new(fixed(slot), ptr::null_mut(), DISCARDED_BYTES)
             .flags(discard)
             .build()
             .flags(squeue::Flags::FIXED_FILE | squeue::Flags::SKIP_SUCCESS)
@@ -293,11 +338,7 @@ impl Ring {
         let len = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
         // The heap block stays where it is while its owner moves into the table.
         let bytes = buffer.as_mut_ptr();
-        let Ok(key) = self.receives.insert(InFlight {
-            connection,
-            buffer,
-            from: 0,
-        }) else {
+        let Ok(key) = self.receives.insert(Receiving { connection, buffer }) else {
             // Invariant: one read per connection, and the table of connections is as large.
             unreachable!("more reads than connections");
         };
@@ -310,34 +351,40 @@ impl Ring {
         self.queue(entry);
     }
 
-    /// Sends `buffer` from its byte `from` on. The socket must stay open until the completion.
-    /// Returns the send's key.
+    /// Sends `output` from its byte `from` on, as far as the kernel takes it at once. The socket
+    /// must stay open until the completion. Returns the send's key.
     pub(crate) fn send(
         &mut self,
         connection: Key,
         socket: Target<'_>,
-        buffer: Vec<u8>,
+        output: Output,
         from: usize,
     ) -> Key {
-        let rest = buffer.get(from..).unwrap_or_default();
-        let len = u32::try_from(rest.len()).unwrap_or(u32::MAX);
-        // The heap block stays where it is while its owner moves into the table.
-        let bytes = rest.as_ptr();
-        let Ok(key) = self.sends.insert(InFlight {
+        let (fd, flags) = socket.parts();
+        let mut vector = output.is_shared().then(|| Vector::new(&output, from));
+        // The heap blocks stay where they are while their owner moves into the table.
+        let entry = match &mut vector {
+            Some(vector) => opcode::SendMsg::new(fd, &raw const vector.header)
+                .flags(libc::MSG_NOSIGNAL as u32)
+                .build(),
+            None => {
+                let rest = output.pieces(from).next().unwrap_or_default();
+                let len = u32::try_from(rest.len()).unwrap_or(u32::MAX);
+                opcode::Send::new(fd, rest.as_ptr(), len)
+                    .flags(libc::MSG_NOSIGNAL)
+                    .build()
+            }
+        };
+        let Ok(key) = self.sends.insert(Sending {
             connection,
-            buffer,
+            output,
             from,
+            _vector: vector,
         }) else {
             // Invariant: one send per connection, and the table of connections is as large.
             unreachable!("more sends than connections");
         };
-        let (fd, flags) = socket.parts();
-        let entry = opcode::Send::new(fd, bytes, len)
-            .flags(libc::MSG_NOSIGNAL)
-            .build()
-            .flags(flags)
-            .user_data(Kind::Send.tag(key.0));
-        self.queue(entry);
+        self.queue(entry.flags(flags).user_data(Kind::Send.tag(key.0)));
         key
     }
 
@@ -460,8 +507,9 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         // The kernel may read these until it has torn the ring down, which we cannot wait for.
-        for operation in self.sends.drain().chain(self.receives.drain()) {
-            operation.buffer.leak();
+        self.sends.drain().for_each(std::mem::forget);
+        for read in self.receives.drain() {
+            read.buffer.leak();
         }
     }
 }
@@ -477,24 +525,23 @@ fn accepted(entry: &cqueue::Entry, listener: u64) -> Option<Completion> {
     })
 }
 
-fn sent(entry: &cqueue::Entry, operation: Option<InFlight>) -> Option<Completion> {
-    let InFlight {
+fn sent(entry: &cqueue::Entry, operation: Option<Sending>) -> Option<Completion> {
+    let Sending {
         connection,
-        buffer,
+        output,
         from,
+        ..
     } = operation?;
     Some(Completion::Sent {
         connection,
-        buffer,
+        output,
         from,
         result: outcome(entry.result()).map(|n| usize::try_from(n).unwrap_or(0)),
     })
 }
 
-fn received(entry: &cqueue::Entry, operation: Option<InFlight>) -> Option<Completion> {
-    let InFlight {
-        connection, buffer, ..
-    } = operation?;
+fn received(entry: &cqueue::Entry, operation: Option<Receiving>) -> Option<Completion> {
+    let Receiving { connection, buffer } = operation?;
     Some(Completion::Received {
         connection,
         buffer,

@@ -8,6 +8,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use engine_shard::Output;
 use tracing::warn;
 
 use crate::descriptors::ClientSocket;
@@ -196,12 +197,12 @@ impl Rings {
         &mut self,
         connection: Key,
         link: &Link,
-        buffer: Vec<u8>,
+        output: Output,
         from: usize,
     ) -> Option<Key> {
         let (ring, target) = link.target();
         let ring = self.rings.get_mut(ring)?;
-        Some(ring.send(connection, target, buffer, from))
+        Some(ring.send(connection, target, output, from))
     }
 
     /// As [`Ring::cancel_send`].

@@ -184,12 +184,12 @@ impl Machine for ShardMachine {
         let connection = Key(transmit.connection.0);
         Some(Transmit {
             connection,
-            bytes: transmit.bytes,
+            output: transmit.output,
             close: transmit.close,
         })
     }
 
-    fn transmitted(&mut self, connection: Key, backlog: usize, spent: Vec<u8>) {
+    fn transmitted(&mut self, connection: Key, backlog: usize, spent: engine_shard::Output) {
         self.core
             .transmitted(ConnectionId(connection.0), backlog, spent);
     }

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
+use bytes::Bytes;
+use engine_shard::Output;
 use storage_io::{ALIGN, AlignedBuf, DirectDisk, DirectFile, Disk, DiskQueue, Done, Op, RingQueue};
 
 use super::*;
@@ -54,9 +56,13 @@ impl Echo {
             b"big" => bytes = vec![b'x'; 8 << 20],
             _ => {}
         }
+        let output = match line {
+            b"pieces" => pieces(),
+            _ => bytes.into(),
+        };
         self.out.push_back(Transmit {
             connection,
-            bytes,
+            output,
             close: line == b"bye",
         });
     }
@@ -138,7 +144,7 @@ impl Machine for Echo {
         self.out.pop_front()
     }
 
-    fn transmitted(&mut self, _: Key, _: usize, _: Vec<u8>) {}
+    fn transmitted(&mut self, _: Key, _: usize, _: Output) {}
 
     fn poll_mesh(&mut self, to: usize) -> Option<u32> {
         let count = std::mem::take(&mut self.mesh[to]);
@@ -243,6 +249,37 @@ fn many_lines_and_big_answers_arrive_whole() {
     let mut big = vec![0; 8 << 20];
     stream.read_exact(&mut big).unwrap();
     assert!(big.iter().all(|&b| b == b'x'));
+    assert_eq!(read_line(&mut stream), "0:after");
+    stop(threads);
+}
+
+/// More pieces than one send takes, and more bytes than the socket takes at once: numbers, each of
+/// them in front of a block that all share.
+fn pieces() -> Output {
+    let block = Bytes::from(vec![b'y'; BLOCK_LEN]);
+    let mut output = Output::EMPTY;
+    for number in 0..BLOCKS {
+        output.own().extend_from_slice(&number.to_le_bytes());
+        output.push_shared(block.clone());
+    }
+    output
+}
+
+const BLOCKS: u32 = 3_000;
+const BLOCK_LEN: usize = 5_000;
+
+#[test]
+fn shared_pieces_arrive_whole_and_in_order() {
+    let threads = echoes(1);
+    let mut stream = connect(&threads);
+    stream.write_all(b"pieces\nafter\n").unwrap();
+    let mut got = vec![0; 4 + BLOCK_LEN];
+    for number in 0..BLOCKS {
+        stream.read_exact(&mut got).unwrap();
+        let (front, block) = got.split_at(4);
+        assert_eq!(front, number.to_le_bytes());
+        assert!(block.iter().all(|&b| b == b'y'), "block {number}");
+    }
     assert_eq!(read_line(&mut stream), "0:after");
     stop(threads);
 }

@@ -59,6 +59,9 @@ pub struct Body<'a> {
     pub properties: &'a [u8],
     /// The payload.
     pub payload: &'a [u8],
+    /// A block that holds the payload and hardly anything else, if there is one: whoever sends the
+    /// payload may refer to it.
+    pub block: Option<&'a Bytes>,
 }
 
 /// Why stored bytes are not a message body.
@@ -174,6 +177,7 @@ impl<'a> Body<'a> {
             topic: std::str::from_utf8(topic).map_err(|_| BodyError::Topic)?,
             properties,
             payload,
+            block: None,
         })
     }
 
@@ -210,6 +214,7 @@ mod tests {
             topic: "a/b",
             properties: &[1, 1],
             payload: b"payload",
+            block: None,
         }
     }
 

@@ -185,9 +185,9 @@ impl Node {
                 is_quiet = false;
             }
             while let Some(transmit) = self.shard.poll_transmit() {
-                sent += transmit.bytes.len();
+                sent += transmit.output.len();
                 self.shard
-                    .transmitted(transmit.connection, 0, transmit.bytes);
+                    .transmitted(transmit.connection, 0, transmit.output);
                 is_quiet = false;
             }
             if self.store.durable < self.store.appended {

@@ -7,6 +7,7 @@ use engine_session::{Address, Message, Session, Will};
 
 use crate::alias::Aliases;
 use crate::group::Group;
+use crate::output::Output;
 use crate::port::{Assignment, ConnectionId};
 use crate::rare_queue::RareQueue;
 use crate::rate::PublishRate;
@@ -121,7 +122,7 @@ pub(crate) struct Connection {
     pub(crate) version: Version,
     pub(crate) client: Option<u32>,
     /// Bytes to send at the end of the turn.
-    pub(crate) output: Vec<u8>,
+    pub(crate) output: Output,
     /// It is in the list of connections with output.
     pub(crate) queued: bool,
     /// Bytes that the driver holds because the socket did not take them.
@@ -169,7 +170,7 @@ impl Connection {
             stage: Stage::Fresh,
             version: Version::V311,
             client: None,
-            output: Vec::new(),
+            output: Output::EMPTY,
             queued: false,
             backlog: 0,
             promised: 0,
@@ -189,7 +190,7 @@ impl Connection {
     }
 
     /// Unsent bytes, with those of deliveries that wait for their packet ids.
-    pub(crate) const fn unsent(&self) -> usize {
+    pub(crate) fn unsent(&self) -> usize {
         self.output.len() + self.backlog + self.promised
     }
 }

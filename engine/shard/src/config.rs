@@ -29,6 +29,9 @@ pub struct ShardConfig {
     pub packet_bytes_max: u32,
     /// Above this many unsent bytes a connection gets no more PUBLISH packets.
     pub output_bytes_max: usize,
+    /// Payloads from this size on are sent from the block that all receivers refer to, bytes;
+    /// below, a copy costs less than one more piece of a send (perf/README.md).
+    pub shared_payload_min: usize,
     /// Bytes of QoS 0 messages kept for a session while its retained messages are read.
     pub held_bytes_max: usize,
     /// Session expiry intervals are cut to this many seconds; `u32::MAX`: no bound.
@@ -95,6 +98,7 @@ impl ShardConfig {
             receive_max: 256,
             packet_bytes_max: 1024 * 1024,
             output_bytes_max: 32 * 1024,
+            shared_payload_min: 8 * 1024,
             held_bytes_max: 16 * 1024,
             session_expiry_max_s: u32::MAX,
             sessions_max: 4_000_000,

@@ -42,10 +42,12 @@ impl Shard {
                 ring.push(Arc::clone(event), &self.config);
             }
         }
-        let Ok(body) = message.parts() else {
+        let Ok(mut body) = message.parts() else {
             self.counters.dropped_unreadable += 1;
             return;
         };
+        // It is no part of something larger that was read: whoever is slow keeps it alone.
+        body.block = Some(&message.body);
         match event.route.filters_for(self.config.shard) {
             [] => {}
             [one] => self.deliver_one(*one, message, &body),

@@ -34,7 +34,7 @@ impl Shard {
         };
         self.closing.push_back(Transmit {
             connection,
-            bytes: link.output,
+            output: link.output,
             close: true,
         });
         if let Some(client) = link.client {
@@ -76,10 +76,10 @@ impl Shard {
 
     /// The will of a connection after DISCONNECT is gone, or this has taken too long.
     pub(crate) fn end_farewell(&mut self, connection: ConnectionId) {
-        if let Some(bytes) = self.leaving.remove(&connection) {
+        if let Some(output) = self.leaving.remove(&connection) {
             self.closing.push_back(Transmit {
                 connection,
-                bytes,
+                output,
                 close: true,
             });
         }

@@ -179,6 +179,7 @@ impl Shard {
             topic,
             properties: &properties,
             payload: publish.payload,
+            block: None,
         };
         let publication = Publication {
             body,

@@ -9,6 +9,8 @@ use engine_mqtt::QoS;
 use engine_session::{Address, GroupLink, LogId, LogOffset, Message};
 use engine_topic::RoutingTable;
 
+use crate::output::Output;
+
 /// A shard's index within its node, below the shard count (at most 64).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct ShardId(pub u8);
@@ -475,7 +477,7 @@ pub struct Transmit {
     /// To whom.
     pub connection: ConnectionId,
     /// What to send, behind everything sent before. May be empty when only `close` is set.
-    pub bytes: Vec<u8>,
+    pub output: Output,
     /// Close the connection when the bytes are sent. The machine has forgotten it already: no
     /// `disconnected` must follow.
     pub close: bool,

@@ -218,6 +218,7 @@ impl Shard {
             topic: &will.topic,
             properties: &will.properties,
             payload: &will.payload,
+            block: None,
         };
         let (qos, retain, publisher) = (will.qos, will.retain, will.session);
         let publication = Publication {

@@ -1,13 +1,15 @@
 //! Packets for clients, written into their connection's output.
 
+use bytes::Bytes;
 use engine_mqtt::{
     Ack, ConnAck, Disconnect, Packet, PacketId, Properties, PropertiesBuilder, PublishParts, QoS,
-    ReasonCode, ReasonCodes, SubAck, UnsubAck, encode_publish_parts,
+    ReasonCode, ReasonCodes, SubAck, UnsubAck, encode_publish_header, encode_publish_parts,
 };
 use engine_session::Body;
 
 use crate::alias::{Naming, TOPIC_ALIASES_MAX};
 use crate::client::Greeting;
+use crate::output::Output;
 use crate::port::ConnectionId;
 use crate::shard::Shard;
 
@@ -37,14 +39,13 @@ impl Shard {
         let Some(link) = self.connections.get_mut(&connection) else {
             return;
         };
-        if link.output.capacity() == 0 {
+        if !link.output.has_buffer() {
             link.output = self.buffers.pop().unwrap_or_default();
         }
-        let before = link.output.len();
-        if packet.encode(link.version, &mut link.output).is_err()
-            || link.output.len() - before > link.packet_bytes_max
-        {
-            link.output.truncate(before);
+        let own = link.output.own();
+        let before = own.len();
+        if packet.encode(link.version, own).is_err() || own.len() - before > link.packet_bytes_max {
+            own.truncate(before);
         }
         self.queue_transmit(connection);
     }
@@ -124,13 +125,12 @@ impl Shard {
             forwardable: body.properties,
             payload: body.payload,
         };
-        if link.output.capacity() == 0 {
+        if !link.output.has_buffer() {
             link.output = self.buffers.pop().unwrap_or_default();
         }
-        let before = link.output.len();
-        let written = encode_publish_parts(&parts, &mut link.output);
-        if written.is_err() || link.output.len() - before > link.packet_bytes_max {
-            link.output.truncate(before);
+        let is_large = body.payload.len() >= self.config.shared_payload_min;
+        let block = body.block.filter(|_| is_large);
+        if !append_publish(&parts, block, link.packet_bytes_max, &mut link.output) {
             if let Some(aliases) = &mut link.aliases {
                 aliases.not_sent(naming);
             }
@@ -236,4 +236,28 @@ impl Shard {
     pub(crate) fn send_pingresp(&mut self, connection: ConnectionId) {
         self.write(connection, &Packet::PingResp);
     }
+}
+
+/// Appends a PUBLISH, its payload by reference when it lies in `block`. False, and nothing is
+/// appended: it cannot be written in `bytes_max` bytes.
+fn append_publish(
+    parts: &PublishParts<'_>,
+    block: Option<&Bytes>,
+    bytes_max: usize,
+    output: &mut Output,
+) -> bool {
+    let own = output.own();
+    let before = own.len();
+    let written = match block {
+        Some(_) => encode_publish_header(parts, own),
+        None => encode_publish_parts(parts, own),
+    };
+    if !written.is_ok_and(|layout| layout.len <= bytes_max) {
+        own.truncate(before);
+        return false;
+    }
+    if let Some(block) = block {
+        output.push_shared(block.slice_ref(parts.payload));
+    }
+    true
 }

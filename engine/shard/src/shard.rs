@@ -16,6 +16,7 @@ use crate::counters::Counters;
 use crate::interest::Interest;
 use crate::lanes::{Lane, Ring};
 use crate::limits::Hold;
+use crate::output::Output;
 use crate::port::{
     Change, ConnectionId, Event, GroupMessage, MeshBatch, MeshMessage, ShardId, Store, Transmit,
 };
@@ -63,8 +64,8 @@ pub struct Shard {
     pub(crate) closing: VecDeque<Transmit>,
     /// Connections after DISCONNECT, with their last bytes, that stay open until it is durable
     /// that their will is gone.
-    pub(crate) leaving: BTreeMap<ConnectionId, Vec<u8>>,
-    pub(crate) buffers: Vec<Vec<u8>>,
+    pub(crate) leaving: BTreeMap<ConnectionId, Output>,
+    pub(crate) buffers: Vec<Output>,
     pub(crate) clients: Slab<Client>,
     pub(crate) by_client_id: HashMap<Arc<str>, u32, FixedState>,
     pub(crate) next_session: u64,
@@ -424,12 +425,12 @@ impl Shard {
         while let Some(connection) = self.transmits.pop_front() {
             if let Some(link) = self.connections.get_mut(&connection) {
                 link.queued = false;
-                let bytes = std::mem::take(&mut link.output);
-                link.backlog += bytes.len();
-                if !bytes.is_empty() {
+                let output = std::mem::take(&mut link.output);
+                link.backlog += output.len();
+                if !output.is_empty() {
                     return Some(Transmit {
                         connection,
-                        bytes,
+                        output,
                         close: false,
                     });
                 }
@@ -440,8 +441,8 @@ impl Shard {
 
     /// What became of a transmit: `backlog` bytes of this connection wait for its socket; `spent`
     /// is a buffer to use again.
-    pub fn transmitted(&mut self, connection: ConnectionId, backlog: usize, mut spent: Vec<u8>) {
-        if spent.capacity() > 0 && spent.capacity() <= 65_536 && self.buffers.len() < 256 {
+    pub fn transmitted(&mut self, connection: ConnectionId, backlog: usize, mut spent: Output) {
+        if spent.has_buffer() && spent.capacity() <= 65_536 && self.buffers.len() < 256 {
             spent.clear();
             self.buffers.push(spent);
         }

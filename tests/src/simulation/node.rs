@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use engine_server::node::{CoreError, NodeOptions, Now, ShardCore, open_node};
 use engine_shard::{
-    Census, ConnectionId, Cut, LogOffset, MeshBatch, ShardConfig, ShardId, Transmit,
+    Census, ConnectionId, Cut, LogOffset, MeshBatch, Output, ShardConfig, ShardId, Transmit,
 };
 use storage_io::sim::{Rng, SimDisk, SimFile, SimQueue};
 use storage_io::{Completion, Disk, DiskQueue, Op};
@@ -41,6 +41,7 @@ fn tune(config: &mut ShardConfig) {
     config.inflight_max = 8;
     config.receive_max = 16;
     config.output_bytes_max = 1024;
+    config.shared_payload_min = 64;
     config.held_bytes_max = 512;
     config.ring_events_max = 32;
     config.lane_events_max = 6;
@@ -220,7 +221,7 @@ impl Node {
     /// So many bytes for a client wait.
     pub(super) fn transmitted(&mut self, shard: usize, connection: ConnectionId, backlog: usize) {
         if let Some(seat) = self.seats.get_mut(shard) {
-            seat.core.transmitted(connection, backlog, Vec::new());
+            seat.core.transmitted(connection, backlog, Output::EMPTY);
         }
     }
 

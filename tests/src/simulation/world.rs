@@ -402,18 +402,19 @@ impl World {
         }
         self.watch_retention(shard)?;
         for transmit in transmits {
+            let bytes = transmit.output.into_bytes();
             self.trace.add(
                 self.step,
                 format_args!(
                     "shard {shard} sends {} bytes ({:08x}) to connection {}, close {}",
-                    transmit.bytes.len(),
-                    crc32fast::hash(&transmit.bytes),
+                    bytes.len(),
+                    crc32fast::hash(&bytes),
                     transmit.connection.0,
                     transmit.close
                 ),
             );
             if let Some(link) = self.links.get_mut(&transmit.connection) {
-                link.transmit(&transmit.bytes);
+                link.transmit(&bytes);
                 link.is_closing |= transmit.close;
             }
         }

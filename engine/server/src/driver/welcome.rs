@@ -77,7 +77,7 @@ impl<M: Machine> Driver<M> {
             Dialect::New => 5,
         };
         self.net
-            .send(key, connack.get(..len).unwrap_or_default().to_vec());
+            .send(key, connack.get(..len).unwrap_or_default().to_vec().into());
         self.leave_door(key);
         self.close(now, key);
     }

@@ -1,7 +1,7 @@
 //! The order of a turn.
 
 use engine_shard::{
-    ConnectionId, Cut, Hold, LogOffset, MeshBatch, Shard, ShardId, Store, Transmit,
+    ConnectionId, Cut, Hold, LogOffset, MeshBatch, Output, Shard, ShardId, Store, Transmit,
 };
 use storage_io::{Disk, DiskQueue};
 
@@ -169,7 +169,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
     }
 
     /// As [`Shard::transmitted`].
-    pub fn transmitted(&mut self, connection: ConnectionId, backlog: usize, spent: Vec<u8>) {
+    pub fn transmitted(&mut self, connection: ConnectionId, backlog: usize, spent: Output) {
         self.shard.transmitted(connection, backlog, spent);
     }
 

@@ -1,6 +1,8 @@
 //! Live delivery, lanes, overlap, windows, slow readers.
 
-use engine_mqtt::{Packet, QoS, ReasonCode};
+use std::collections::BTreeSet;
+
+use engine_mqtt::{Packet, QoS, ReasonCode, Version};
 
 use super::net::{CLEAN, DURABLE, Net, Options, Said};
 
@@ -359,4 +361,29 @@ fn a_client_that_asks_and_does_not_read_is_closed() {
     net.settle();
     assert!(most > 128 * 1024 && most < 132 * 1024, "{most}");
     assert_eq!(net.shards[0].census().connections, 0);
+}
+
+#[test]
+fn a_large_payload_is_one_block_for_all_its_receivers() {
+    let mut net = Net::tuned(2, |config| config.shared_payload_min = 1_000);
+    net.connect("p", &CLEAN);
+    let levels = [QoS::AtMostOnce, QoS::AtLeastOnce];
+    let subscribers: Vec<String> = (0..8).map(|n| format!("s{n}")).collect();
+    for (subscriber, n) in subscribers.iter().zip(0..) {
+        let version = [Version::V5, Version::V311][n / 2 % 2];
+        net.connect(subscriber, &Options { version, ..CLEAN });
+        net.subscribe(subscriber, &[("t", levels[n % 2])]);
+    }
+    let (small, large) = ("s".repeat(999), "l".repeat(5_000));
+    for (text, packet_id) in [(&small, 1), (&large, 2), (&small, 3)] {
+        net.publish("p", "t", text, QoS::AtLeastOnce, packet_id);
+    }
+    net.settle();
+    let mut at = BTreeSet::new();
+    for subscriber in &subscribers {
+        assert_eq!(net.payloads(subscriber), [&small, &large, &small]);
+        at.extend(net.client(subscriber).large.drain(..));
+    }
+    // Each shard has its own copy of a message that comes from a log, at most.
+    assert!(at.len() <= 2, "{} blocks", at.len());
 }

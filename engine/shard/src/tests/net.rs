@@ -12,7 +12,7 @@ use engine_topic::Writer;
 
 use super::store::MemoryStore;
 use crate::{
-    ConnectionId, LogId, LogOffset, MeshBatch, Now, Shard, ShardConfig, ShardId, home_shard,
+    ConnectionId, LogId, LogOffset, MeshBatch, Now, Output, Shard, ShardConfig, ShardId, home_shard,
 };
 
 /// A PUBLISH as a client got it.
@@ -64,6 +64,8 @@ pub(super) struct TestClient {
     /// The socket takes nothing.
     pub(super) stuck: bool,
     unsent: usize,
+    /// Where the large pieces of what it was sent lie.
+    pub(super) large: Vec<usize>,
 }
 
 pub(super) struct Net {
@@ -446,14 +448,21 @@ impl Net {
                 .find(|(_, c)| c.connection == Some(transmit.connection));
             let Some((id, client)) = found else { continue };
             let id = id.clone();
-            client.bytes.extend_from_slice(&transmit.bytes);
+            client.bytes.extend(transmit.output.pieces(0).flatten());
+            let large = transmit
+                .output
+                .pieces(0)
+                .filter(|piece| piece.len() >= 4_000);
+            client
+                .large
+                .extend(large.map(|piece| piece.as_ptr().addr()));
             if client.stuck && !transmit.close {
-                client.unsent += transmit.bytes.len();
+                client.unsent += transmit.output.len();
                 let unsent = client.unsent;
-                self.shards[index].transmitted(transmit.connection, unsent, Vec::new());
+                self.shards[index].transmitted(transmit.connection, unsent, Output::EMPTY);
                 continue;
             }
-            self.shards[index].transmitted(transmit.connection, 0, transmit.bytes);
+            self.shards[index].transmitted(transmit.connection, 0, transmit.output);
             self.read_packets(&id);
             if transmit.close {
                 let client = self.client(&id);
@@ -471,7 +480,7 @@ impl Net {
         client.unsent = 0;
         let (shard, connection) = (client.shard, client.connection);
         if let Some(connection) = connection {
-            self.shards[shard].transmitted(connection, 0, Vec::new());
+            self.shards[shard].transmitted(connection, 0, Output::EMPTY);
         }
         self.read_packets(id);
         self.settle();
