@@ -15,6 +15,9 @@ const path = scheme.startsWith("ws") ? "/mqtt" : "";
 
 const DEADLINE_MS = 30_000;
 const DURABLE_COUNT = 20;
+const ORDERED_COUNT = 10_000;
+// Messages of a publisher that are open at once.
+const WINDOW = 50;
 const [port, scenario, version] = [process.argv[2], process.argv[3], Number(process.argv[4])];
 
 // An MQTT.js client whose messages wait in a queue until they are asked for.
@@ -165,6 +168,8 @@ async function properties() {
   await publisher.publish("js/properties", "body", 2, {
     properties: {
       contentType: "text/plain",
+      messageExpiryInterval: 600,
+      payloadFormatIndicator: true,
       responseTopic: "js/answer",
       correlationData: Buffer.from([0, 1]),
       userProperties: { one: ["1", "2"] },
@@ -172,6 +177,9 @@ async function properties() {
   });
   const got = await subscriber.expect("js/properties", "body", 2);
   assert.equal(got.properties.contentType, "text/plain");
+  assert.equal(got.properties.payloadFormatIndicator, true);
+  const left = got.properties.messageExpiryInterval;
+  assert.ok(left > 0 && left <= 600, `${left}`);
   assert.equal(got.properties.responseTopic, "js/answer");
   assert.deepEqual(got.properties.correlationData, Buffer.from([0, 1]));
   assert.deepEqual(got.properties.userProperties.one, ["1", "2"]);
@@ -179,7 +187,6 @@ async function properties() {
   await closeAll(subscriber, publisher);
 }
 
-// Leaves a session with queued messages and a retained one behind.
 // Each message goes to one of three members; to the others when one has left.
 async function shared() {
   const members = [];
@@ -209,6 +216,37 @@ async function shared() {
   await closeAll(publisher, ...members.slice(1));
 }
 
+// A payload of 1 MiB, both ways and at every QoS.
+async function large() {
+  const client = await Client.connect("js-large");
+  await client.subscribe("js/large", 2);
+  const payload = "0123456789abcdef".repeat(65_536);
+  for (const level of [0, 1, 2]) {
+    await client.publish("js/large", payload, level);
+    await client.expect("js/large", payload, level);
+  }
+  await client.close();
+}
+
+// Ten thousand messages arrive in the order in which they were sent, each once.
+async function ordered() {
+  const subscriber = await Client.connect("js-ordered-subscriber");
+  await subscriber.subscribe("js/ordered", 2);
+  const publisher = await Client.connect("js-ordered-publisher");
+  // One QoS after the other: a client has a QoS 2 message when PUBREL comes.
+  for (const level of [1, 2]) {
+    for (let first = 0; first < ORDERED_COUNT; first += WINDOW) {
+      const numbers = Array.from({ length: WINDOW }, (_, index) => first + index);
+      await Promise.all(numbers.map((n) => publisher.publish("js/ordered", `${n}`, level)));
+    }
+    for (let number = 0; number < ORDERED_COUNT; number += 1) {
+      assert.equal((await subscriber.next()).payload, `${number}`);
+    }
+  }
+  await closeAll(subscriber, publisher);
+}
+
+// Leaves a session with queued messages and a retained one behind.
 async function durable_before() {
   const away = await Client.connect("js-durable-away", { durable: true });
   assert.equal(away.sessionPresent, false);
@@ -250,6 +288,8 @@ const scenarios = {
   wildcards,
   properties,
   shared,
+  large,
+  ordered,
   durable_before,
   durable_after,
 };

@@ -22,6 +22,9 @@ DEADLINE_S = 30
 SCHEME = os.environ.get("CORELANE_SCHEME", "mqtt")
 DURABLE_COUNT = 20
 SHARED_COUNT = 60
+ORDERED_COUNT = 10_000
+# Messages of a publisher that are open at once.
+WINDOW = 50
 
 
 class Client:
@@ -234,6 +237,36 @@ def shared(port, version):
         client.close()
 
 
+def large(port, version):
+    """A payload of 1 MiB, both ways and at every QoS."""
+    client = Client(port, version, "large")
+    client.subscribe("large", 2)
+    payload = "0123456789abcdef" * 65_536
+    for level in (0, 1, 2):
+        client.publish("large", payload, level)
+        client.expect("large", payload, level)
+    client.close()
+
+
+def ordered(port, version):
+    """Ten thousand messages arrive in the order in which they were sent, each once."""
+    subscriber = Client(port, version, "ordered-subscriber")
+    subscriber.subscribe("ordered", 2)
+    publisher = Client(port, version, "ordered-publisher")
+    numbers = range(ORDERED_COUNT)
+    # One QoS after the other: a client has a QoS 2 message when PUBREL comes.
+    for level in (1, 2):
+        for number in numbers:
+            publisher.mqtt.publish("ordered", str(number), qos=level)
+            if number % WINDOW == WINDOW - 1:
+                for _ in range(WINDOW):
+                    publisher.publishes.get(timeout=DEADLINE_S)
+        got = [int(subscriber.messages.get(timeout=DEADLINE_S).payload) for _ in numbers]
+        assert got == list(numbers), f"QoS {level}"
+    subscriber.close()
+    publisher.close()
+
+
 def durable_before(port, version):
     """Leaves a session with queued messages and a retained one behind."""
     away = Client(port, version, "durable-away", durable=True)
@@ -272,7 +305,18 @@ def durable_after(port, version):
     away.close()
 
 
-SCENARIOS = [qos, retained, will, wildcards, properties, shared, durable_before, durable_after]
+SCENARIOS = [
+    qos,
+    retained,
+    will,
+    wildcards,
+    properties,
+    shared,
+    large,
+    ordered,
+    durable_before,
+    durable_after,
+]
 
 if __name__ == "__main__":
     port, name, version = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])

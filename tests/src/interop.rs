@@ -2,15 +2,18 @@
 //!
 //! | client | from | driven by |
 //! |---|---|---|
-//! | paho-mqtt 2.x | PyPI, pinned in `tests/interop/requirements.txt` | `client_paho.py` |
-//! | MQTT.js | npm, pinned in `tests/interop/package-lock.json` | `client_mqttjs.mjs` |
 //! | mosquitto_pub, mosquitto_sub | Debian's mosquitto-clients | [`mosquitto`] |
+//! | paho-mqtt | PyPI, pinned in `tests/interop/requirements.txt` | `client_paho.py` |
+//! | gmqtt | PyPI, pinned in the same file | `client_gmqtt.py` |
+//! | MQTT.js | npm, pinned in `tests/interop/package-lock.json` | `client_mqttjs.mjs` |
+//! | rumqttc | a crate, pinned in `tests/interop/rumqttc/Cargo.lock` | `interop-rumqttc` |
 //!
-//! The scripts also run over TLS and WebSocket ([`transports`]).
+//! [`matrix`] runs every client through every feature, a test each; MQTT.js a second time over
+//! WebSocket. [`transports`] adds the ways that need certificates.
 //!
-//! Each runs at MQTT 3.1.1 and 5.0 on a node of two shards: all QoS, retained messages, wills,
-//! wildcards, shared subscriptions, and a durable session across `kill -9`.
+//! A test runs at MQTT 3.1.1 and at 5.0, each on a node of two shards.
 
+mod matrix;
 mod mosquitto;
 mod transports;
 
@@ -19,17 +22,7 @@ use std::process::Command;
 
 use crate::node::{Node, scratch_root, workspace};
 
-/// The scenarios that both scripts know; between the last two the node is killed.
-const SCENARIOS: [&str; 6] = [
-    "qos",
-    "retained",
-    "will",
-    "wildcards",
-    "properties",
-    "shared",
-];
-
-/// What the scripts are told about the way to the node.
+/// What the programs are told about the way to the node.
 struct Way<'a> {
     scheme: &'static str,
     port: u16,
@@ -51,77 +44,73 @@ fn clients() -> PathBuf {
     folder
 }
 
-fn run(program: &Path, script: &Path, node: &Node, scenario: &str, version: u8) {
-    let way = Way {
-        scheme: "mqtt",
-        port: node.port(),
-        ca: None,
-    };
-    run_over(&way, program, script, scenario, version);
+/// A client that runs one scenario at a time: a program and what it is given first.
+struct Client {
+    program: PathBuf,
+    script: Option<PathBuf>,
 }
 
-/// Runs one scenario of a script.
-fn run_over(way: &Way<'_>, program: &Path, script: &Path, scenario: &str, version: u8) {
-    let mut command = Command::new(program);
-    command.env("CORELANE_SCHEME", way.scheme);
-    if let Some(ca) = way.ca {
-        command.env("CORELANE_CA", ca);
+impl Client {
+    fn paho() -> Self {
+        Self::python("client_paho.py")
     }
-    let output = command
-        .arg(script)
-        .args([
-            way.port.to_string(),
-            scenario.to_owned(),
-            version.to_string(),
-        ])
-        .output()
-        .expect("the client's interpreter starts");
-    assert!(
-        output.status.success(),
-        "{} {scenario} version {version}: {}\n{}{}",
-        script.display(),
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
 
-fn run_all(program: &Path, script: &Path, version: u8) {
-    let mut node = Node::with_shards(2);
-    for scenario in SCENARIOS {
-        run(program, script, &node, scenario, version);
+    fn gmqtt() -> Self {
+        Self::python("client_gmqtt.py")
     }
-    run(program, script, &node, "durable_before", version);
-    node.crash_and_restart();
-    run(program, script, &node, "durable_after", version);
+
+    fn python(script: &str) -> Self {
+        Self {
+            program: clients().join("venv/bin/python"),
+            script: Some(workspace().join("tests/interop").join(script)),
+        }
+    }
+
+    fn mqtt_js() -> Self {
+        Self {
+            program: PathBuf::from("node"),
+            script: Some(clients().join("client_mqttjs.mjs")),
+        }
+    }
+
+    fn rumqttc() -> Self {
+        Self {
+            program: clients().join("rumqttc/debug/interop-rumqttc"),
+            script: None,
+        }
+    }
+
+    /// Runs one scenario at one version.
+    fn run(&self, way: &Way<'_>, scenario: &str, version: u8) {
+        let mut command = Command::new(&self.program);
+        command.env("CORELANE_SCHEME", way.scheme);
+        if let Some(ca) = way.ca {
+            command.env("CORELANE_CA", ca);
+        }
+        let output = command
+            .args(&self.script)
+            .args([
+                way.port.to_string(),
+                scenario.to_owned(),
+                version.to_string(),
+            ])
+            .output()
+            .expect("the client's program starts");
+        assert!(
+            output.status.success(),
+            "{:?} {scenario} version {version}: {}\n{}{}",
+            self.script.as_ref().unwrap_or(&self.program),
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
 }
 
-#[test]
-fn paho_speaks_3_1_1() {
-    let python = clients().join("venv/bin/python");
-    run_all(
-        &python,
-        &workspace().join("tests/interop/client_paho.py"),
-        4,
-    );
-}
-
-#[test]
-fn paho_speaks_5() {
-    let python = clients().join("venv/bin/python");
-    run_all(
-        &python,
-        &workspace().join("tests/interop/client_paho.py"),
-        5,
-    );
-}
-
-#[test]
-fn mqtt_js_speaks_3_1_1() {
-    run_all(Path::new("node"), &clients().join("client_mqttjs.mjs"), 4);
-}
-
-#[test]
-fn mqtt_js_speaks_5() {
-    run_all(Path::new("node"), &clients().join("client_mqttjs.mjs"), 5);
+/// A node of two shards that takes packets a little above 1 MiB, with these further arguments.
+fn node_for_large_packets(more: &[&str]) -> Node {
+    let mut node = Node::stopped(2, more);
+    node.configure("[limits]\npacket-bytes = 2097152\n");
+    node.run();
+    node
 }

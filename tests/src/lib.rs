@@ -6,7 +6,7 @@
 //! | module | what it shows |
 //! |---|---|
 //! | `conformance` | MQTT 3.1.1 and 5.0 statements, over a raw socket against the real process |
-//! | `interop` | foreign clients: mosquitto, paho, MQTT.js |
+//! | `interop` | foreign clients: mosquitto, paho, gmqtt, MQTT.js, rumqttc |
 //! | `crash` | the real process killed, stopped, short of disk or descriptors, on damaged files |
 //! | `shards` | every pair of shards carries messages, connections spread evenly |
 //! | `startup` | what the process says when it cannot start, and how it stops |

@@ -113,6 +113,14 @@ impl Node {
         self.arguments.push(argument.to_owned());
     }
 
+    /// For the next start: a configuration file with this text.
+    pub(crate) fn configure(&mut self, text: &str) {
+        let path = self.folder.path().join("corelane.toml");
+        fs::write(&path, text).expect("a configuration file");
+        self.add_argument("--config");
+        self.add_argument(path.to_str().expect("a plain path"));
+    }
+
     /// For the next start: the data is in this folder, which the test keeps.
     pub(crate) fn set_data(&mut self, data: PathBuf) {
         self.data = data;

@@ -1,11 +1,30 @@
 //! `mosquitto_pub` and `mosquitto_sub` as a user types them.
 
+use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
 
+use super::node_for_large_packets;
 use crate::node::{DEADLINE, Node, lines_of};
 
 const VERSIONS: [&str; 2] = ["mqttv311", "mqttv5"];
+const ORDERED_COUNT: usize = 10_000;
+
+/// Runs a scenario of [`super::matrix`] at both versions.
+pub(super) fn run(scenario: &str) {
+    match scenario {
+        "qos" => every_qos_arrives_at_the_lower_one(),
+        "retained" => retained_messages_wait_for_subscribers_and_can_be_removed(),
+        "will" => a_will_is_published_when_the_client_is_killed(),
+        "wildcards" => wildcards_select_levels(),
+        "properties" => properties_reach_the_subscriber(),
+        "shared" => members_of_a_shared_subscription_get_a_message_each(),
+        "large" => a_payload_of_1_mib_arrives(),
+        "ordered" => lines_arrive_in_their_order(),
+        "durable" => a_durable_session_survives_kill_9(),
+        other => panic!("no scenario '{other}'"),
+    }
+}
 
 /// A running `mosquitto_sub`. Its debug output tells when it has subscribed.
 struct Subscriber {
@@ -33,6 +52,7 @@ impl Subscriber {
                 "-V",
                 version,
             ])
+            // A later format takes the place of this one.
             .args(["-F", "MESSAGE %t|%p|%q|%r"])
             .args(arguments)
             .stdout(Stdio::piped())
@@ -85,7 +105,6 @@ fn publish(node: &Node, version: &str, arguments: &[&str]) {
     assert!(status.success(), "mosquitto_pub {arguments:?}: {status}");
 }
 
-#[test]
 fn every_qos_arrives_at_the_lower_one() {
     let node = Node::with_shards(2);
     for version in VERSIONS {
@@ -105,7 +124,6 @@ fn every_qos_arrives_at_the_lower_one() {
     }
 }
 
-#[test]
 fn retained_messages_wait_for_subscribers_and_can_be_removed() {
     let node = Node::with_shards(2);
     for version in VERSIONS {
@@ -130,7 +148,6 @@ fn retained_messages_wait_for_subscribers_and_can_be_removed() {
     }
 }
 
-#[test]
 fn a_will_is_published_when_the_client_is_killed() {
     let node = Node::with_shards(2);
     for version in VERSIONS {
@@ -151,7 +168,6 @@ fn a_will_is_published_when_the_client_is_killed() {
     }
 }
 
-#[test]
 fn wildcards_select_levels() {
     let node = Node::with_shards(2);
     for version in VERSIONS {
@@ -171,7 +187,85 @@ fn wildcards_select_levels() {
     }
 }
 
-#[test]
+/// MQTT 5 only.
+fn properties_reach_the_subscriber() {
+    let node = Node::with_shards(2);
+    let format = "MESSAGE %t|%p|%C|%R|%D|%F|%P|%E";
+    let subscribe = ["-t", "properties", "-q", "2", "-F", format];
+    let subscriber = Subscriber::start(&node, "mqttv5", &subscribe);
+    let mut words = vec!["-t", "properties", "-q", "2", "-m", "body"];
+    for property in [
+        ["content-type", "text/plain"],
+        ["response-topic", "answer"],
+        ["correlation-data", "question"],
+        ["payload-format-indicator", "1"],
+        ["message-expiry-interval", "600"],
+    ] {
+        words.extend(["-D", "publish"]);
+        words.extend(property);
+    }
+    for value in ["1", "2"] {
+        words.extend(["-D", "publish", "user-property", "one", value]);
+    }
+    publish(&node, "mqttv5", &words);
+    let line = subscriber.line("MESSAGE ");
+    let (properties, left) = line.rsplit_once('|').expect("the expiry comes last");
+    let expected = "properties|body|text/plain|answer|question|1|one:1 one:2";
+    assert_eq!(properties, expected);
+    let left: u32 = left.parse().expect("seconds");
+    assert!((1..=600).contains(&left), "{left}");
+}
+
+fn a_payload_of_1_mib_arrives() {
+    let node = node_for_large_packets(&[]);
+    let payload = "0123456789abcdef".repeat(65_536);
+    for version in VERSIONS {
+        let topic = format!("large/{version}");
+        let subscriber = Subscriber::start(&node, version, &["-t", &topic, "-q", "2"]);
+        for qos in ["0", "1", "2"] {
+            publish_from_stdin(&node, version, &["-t", &topic, "-q", qos, "-s"], &payload);
+            let line = subscriber.line("MESSAGE ");
+            let expected = format!("{topic}|{payload}|{qos}|0");
+            assert!(
+                line == expected,
+                "{version}, QoS {qos}: {} bytes",
+                line.len()
+            );
+        }
+    }
+}
+
+fn lines_arrive_in_their_order() {
+    let node = Node::with_shards(2);
+    let lines: String = (0..ORDERED_COUNT).map(|n| format!("{n}\n")).collect();
+    for version in VERSIONS {
+        for qos in ["1", "2"] {
+            let topic = format!("ordered/{version}/{qos}");
+            let subscriber = Subscriber::start(&node, version, &["-t", &topic, "-q", qos]);
+            publish_from_stdin(&node, version, &["-t", &topic, "-q", qos, "-l"], &lines);
+            for number in 0..ORDERED_COUNT {
+                subscriber.expect(&format!("{topic}|{number}|{qos}|0"));
+            }
+        }
+    }
+}
+
+/// `mosquitto_pub` with this on its standard input.
+#[track_caller]
+fn publish_from_stdin(node: &Node, version: &str, arguments: &[&str], input: &str) {
+    let mut child = Command::new("mosquitto_pub")
+        .args(["-p", &node.port().to_string(), "-V", version])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("mosquitto_pub starts; Debian's package mosquitto-clients has it");
+    let mut stdin = child.stdin.take().expect("stdin is piped");
+    stdin.write_all(input.as_bytes()).expect("it reads");
+    drop(stdin);
+    let status = child.wait().expect("mosquitto_pub ends");
+    assert!(status.success(), "mosquitto_pub {arguments:?}: {status}");
+}
+
 fn a_durable_session_survives_kill_9() {
     let mut node = Node::with_shards(2);
     for version in VERSIONS {
@@ -207,7 +301,6 @@ fn a_durable_session_survives_kill_9() {
 }
 
 /// Each message goes to one of two members, and after `kill -9` what waits for them does, too.
-#[test]
 fn members_of_a_shared_subscription_get_a_message_each() {
     let mut node = Node::with_shards(2);
     for version in VERSIONS {

@@ -1,9 +1,6 @@
 //! The scripts of paho and MQTT.js over TLS and WebSocket.
 
-use std::path::Path;
-
-use super::{Way, clients, run_over};
-use crate::node::workspace;
+use super::{Client, Way};
 use crate::transports::{Certificates, is_product, node_at, port_of};
 
 const OVER_ALL: [&str; 3] = [
@@ -13,7 +10,7 @@ const OVER_ALL: [&str; 3] = [
 ];
 
 /// A scenario of all QoS, and a durable session across `kill -9`, over each transport.
-fn foreign(program: &Path, script: &Path, version: u8) {
+fn foreign(client: &Client, version: u8) {
     let certificates = Certificates::new();
     let mut node = node_at(&certificates, &OVER_ALL, &[]);
     let ca = certificates.path("ca.pem");
@@ -27,7 +24,7 @@ fn foreign(program: &Path, script: &Path, version: u8) {
                 port: port_of(&node, scheme),
                 ca: Some(&ca),
             };
-            run_over(&way, program, script, scenario, version);
+            client.run(&way, scenario, version);
         }
         // The next transport finds nothing of this one.
         node.kill9();
@@ -39,18 +36,15 @@ fn foreign(program: &Path, script: &Path, version: u8) {
 #[test]
 fn paho_over_tls_and_websocket() {
     if is_product() {
-        let python = clients().join("venv/bin/python");
-        let script = workspace().join("tests/interop/client_paho.py");
-        foreign(&python, &script, 4);
-        foreign(&python, &script, 5);
+        foreign(&Client::paho(), 4);
+        foreign(&Client::paho(), 5);
     }
 }
 
 #[test]
 fn mqtt_js_over_tls_and_websocket() {
     if is_product() {
-        let script = clients().join("client_mqttjs.mjs");
-        foreign(Path::new("node"), &script, 4);
-        foreign(Path::new("node"), &script, 5);
+        foreign(&Client::mqtt_js(), 4);
+        foreign(&Client::mqtt_js(), 5);
     }
 }
