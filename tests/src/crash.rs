@@ -66,6 +66,16 @@ struct Laboratory {
     subscribers: Vec<Subscriber>,
     /// Publishers of this round that have come to their end.
     finished: u32,
+    interrupted: Interrupted,
+}
+
+/// Kills in the middle of QoS 2 exchanges, and how many exchanges that were, by direction.
+#[derive(Debug, Default)]
+struct Interrupted {
+    to_node_kills: u64,
+    to_node: usize,
+    from_node_kills: u64,
+    from_node: usize,
 }
 
 /// How the publishers of a round end.
@@ -126,7 +136,20 @@ impl Laboratory {
             publishers,
             subscribers,
             finished: 0,
+            interrupted: Interrupted::default(),
         }
+    }
+
+    /// Counts what the last kill has left open.
+    fn count_interrupted(&mut self) {
+        let online = self.subscribers.iter().filter(|one| one.is_online());
+        let from_node: usize = online.map(Subscriber::open_qos_2).sum();
+        let to_node: usize = self.publishers.iter().map(Publisher::open_qos_2).sum();
+        let all = &mut self.interrupted;
+        all.to_node += to_node;
+        all.to_node_kills += u64::from(to_node > 0);
+        all.from_node += from_node;
+        all.from_node_kills += u64::from(from_node > 0);
     }
 
     fn record(&mut self, report: &Report) {
@@ -316,6 +339,7 @@ fn run(seed: u64, kills: u64) {
     let mut while_starting = 0;
     for kill in 0..kills {
         laboratory.round(Round::UntilKilled);
+        laboratory.count_interrupted();
         if kill % 5 == 4 && laboratory.node.broker() == Broker::Corelane {
             while_starting += laboratory.kill_while_starting();
         }
@@ -327,7 +351,11 @@ fn run(seed: u64, kills: u64) {
     }
     let totals = laboratory.history.totals();
     println!("crash: {kills} kills under load, {while_starting} while starting: {totals:?}");
+    let interrupted = &laboratory.interrupted;
+    println!("crash: QoS 2 exchanges that kills interrupted: {interrupted:?}");
     assert!(totals.acknowledged > kills, "the load is one: {totals:?}");
+    let fewer = interrupted.to_node_kills.min(interrupted.from_node_kills);
+    assert!(fewer > kills / 4, "QoS 2 is in the middle: {interrupted:?}");
 }
 
 /// The seed of this run: from the environment, or another one each time.

@@ -194,6 +194,10 @@ pub struct Totals {
     pub acknowledged: u64,
     /// Deliveries.
     pub delivered: u64,
+    /// Of the messages acknowledged, those of QoS 2.
+    pub acknowledged_qos_2: u64,
+    /// Of the deliveries, those at QoS 2.
+    pub delivered_qos_2: u64,
 }
 
 impl History {
@@ -345,6 +349,16 @@ impl History {
                 .sessions
                 .values()
                 .map(|session| session.deliveries())
+                .sum(),
+            acknowledged_qos_2: self
+                .publications
+                .values()
+                .filter(|one| one.qos == 2 && one.acknowledged_ms.is_some())
+                .count() as u64,
+            delivered_qos_2: self
+                .sessions
+                .values()
+                .map(|session| session.deliveries_qos_2())
                 .sum(),
         }
     }

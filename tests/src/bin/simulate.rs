@@ -155,6 +155,8 @@ struct Outcome {
     failed: u64,
     crashes: u64,
     delivered: u64,
+    qos_2_acknowledged: u64,
+    qos_2_delivered: u64,
     rot: RotCounts,
     /// All seeds below are done.
     next: u64,
@@ -261,6 +263,8 @@ impl Outcome {
                 self.passed += 1;
                 self.crashes += u64::from(summary.crashes);
                 self.delivered += summary.totals.delivered;
+                self.qos_2_acknowledged += summary.totals.acknowledged_qos_2;
+                self.qos_2_delivered += summary.totals.delivered_qos_2;
                 self.faults += summary.faults;
                 self.rot += summary.rot;
                 (summary.seed, &summary.trace)
@@ -295,13 +299,16 @@ impl Outcome {
             failed,
             crashes,
             delivered,
+            qos_2_acknowledged,
+            qos_2_delivered,
             next,
             ..
         } = self;
         writeln!(
             out,
             "{} seeds: {passed} passed, {failed} failed, {crashes} crashes, \
-             {delivered} deliveries, all done below {next}",
+             {delivered} deliveries (QoS 2: {qos_2_acknowledged} acknowledged, {qos_2_delivered} \
+             delivered), all done below {next}",
             passed + failed
         )
     }

@@ -52,6 +52,12 @@ impl Publisher {
         }
     }
 
+    /// How many QoS 2 exchanges have begun and not ended.
+    pub(super) fn open_qos_2(&self) -> usize {
+        let open = self.open.iter();
+        open.filter(|one| one.qos == QoS::ExactlyOnce).count()
+    }
+
     /// Publishes `quota` messages and completes all that is open, or until the connection ends.
     pub(super) fn run(&mut self, address: SocketAddr, reports: &Reports, mut quota: u64) {
         let client = self.client;

@@ -72,6 +72,11 @@ impl Subscriber {
         self.online
     }
 
+    /// How many QoS 2 messages it has received and not released.
+    pub(super) fn open_qos_2(&self) -> usize {
+        self.received.len()
+    }
+
     /// Receives until the connection ends, as it may when the node is killed, or `done` is set.
     pub(super) fn run(
         &mut self,

@@ -58,6 +58,7 @@ pub(super) struct Session {
     /// The newest first delivery, as the publication's step.
     newest: BTreeMap<Sequence, (u64, MessageId)>,
     deliveries: u64,
+    deliveries_qos_2: u64,
     /// What the node has told that retention took from this session.
     cut: BTreeSet<MessageId>,
 }
@@ -163,6 +164,7 @@ impl Session {
             client, message, ..
         } = *received;
         self.deliveries += 1;
+        self.deliveries_qos_2 += u64::from(received.qos == 2);
         let asked = self
             .asked
             .iter()
@@ -330,6 +332,10 @@ impl Session {
 
     pub(super) const fn deliveries(&self) -> u64 {
         self.deliveries
+    }
+
+    pub(super) const fn deliveries_qos_2(&self) -> u64 {
+        self.deliveries_qos_2
     }
 
     fn check_order(
