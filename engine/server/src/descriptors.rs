@@ -25,7 +25,7 @@ const RESERVE_PER_SHARD: u64 = 8;
 /// One of so many descriptors is kept for segments and runs to come.
 const RESERVE_SHARE: u64 = 16;
 
-/// Milliseconds between two lines in the log about refused clients.
+/// Milliseconds between two lines in the log about a full door.
 const WARN_MS: u64 = 10_000;
 
 /// The division of the limit; shared by all shards.
@@ -122,14 +122,26 @@ impl Descriptors {
         self.limit
     }
 
-    /// Counts a socket; `None`, and it is closed: it would take what the stores need.
-    pub(crate) fn admit(self: &Arc<Self>, socket: OwnedFd) -> Option<ClientSocket> {
+    /// Counts a socket.
+    ///
+    /// # Errors
+    /// The socket, when it would take what the stores need.
+    pub(crate) fn admit(self: &Arc<Self>, socket: OwnedFd) -> Result<ClientSocket, OwnedFd> {
         let before = self.sockets.fetch_add(1, Ordering::Relaxed);
         let counted = Counted(Arc::clone(self));
-        (before < self.sockets_max()).then_some(ClientSocket {
+        if before >= self.sockets_max() {
+            return Err(socket);
+        }
+        Ok(ClientSocket {
             socket,
             _counted: counted,
         })
+    }
+
+    /// Client sockets that may come now.
+    pub(crate) fn sockets_free(&self) -> u64 {
+        let open = self.sockets.load(Ordering::Relaxed);
+        self.sockets_max().saturating_sub(open)
     }
 
     /// A shard's stores have so many files open.
@@ -146,27 +158,27 @@ impl Descriptors {
     }
 }
 
-/// Clients that were refused for want of descriptors, and when that was last written down.
+/// How often newcomers had to wait for room, and when that was last written down.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals {
+pub(crate) struct FullDoor {
     pub(crate) count: u64,
-    told: u64,
+    pub(crate) is_full: bool,
     quiet_until_ms: u64,
 }
 
-impl Refusals {
-    /// One more, at this time; a line in the log now and then.
-    pub(crate) fn add(&mut self, now_ms: u64, shard: usize, sockets_max: u64) {
-        self.count += 1;
+impl FullDoor {
+    /// There is no room at this time; a line in the log now and then.
+    pub(crate) fn found(&mut self, now_ms: u64, shard: usize, count: usize, sockets_max: u64) {
+        self.count += u64::from(!self.is_full);
+        self.is_full = true;
         if now_ms >= self.quiet_until_ms {
-            let refused = self.count - self.told;
             warn!(
                 shard,
-                refused,
+                connections_without_connect = count,
                 sockets_max,
-                "clients were refused: the limit of descriptors is reached (`ulimit -n`)"
+                "newcomers wait: the door is full, or the limit of descriptors is reached \
+                 (`ulimit -n`)"
             );
-            self.told = self.count;
             self.quiet_until_ms = now_ms + WARN_MS;
         }
     }
@@ -194,15 +206,15 @@ mod tests {
         let mut open: Vec<_> = (0..51)
             .map(|_| descriptors.admit(socket()).unwrap())
             .collect();
-        assert!(descriptors.admit(socket()).is_none());
+        assert!(descriptors.admit(socket()).is_err());
         open.truncate(50);
         open.push(descriptors.admit(socket()).unwrap());
         descriptors.tell_files(0, 6);
         assert_eq!(descriptors.sockets_max(), 49);
         open.truncate(49);
-        assert!(descriptors.admit(socket()).is_none());
+        assert!(descriptors.admit(socket()).is_err());
         open.truncate(48);
-        assert!(descriptors.admit(socket()).is_some());
+        assert!(descriptors.admit(socket()).is_ok());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tracing::info;
 
-use crate::descriptors::Refusals;
+use crate::descriptors::FullDoor;
 use crate::machine::{Failure, Hold, Machine, Now, Routing};
 use crate::mesh::{Bell, Mesh, Parcel};
 use crate::net::{Net, Phase, Received, Sent};
@@ -39,9 +39,6 @@ const DRAIN_MS_MAX: u64 = 5_000;
 
 /// How long a stop waits for slow clients to take their last bytes, in milliseconds.
 const STOP_DRAIN_MS_MAX: u64 = 2_000;
-
-/// Pause after the kernel refused a connection (no descriptor, no memory), in milliseconds.
-const ACCEPT_RETRY_MS: u64 = 200;
 
 /// Pause before a full mesh ring is tried again when there is nothing else to do, in milliseconds.
 const MESH_RETRY_MS: u64 = 1;
@@ -75,6 +72,10 @@ pub(crate) struct Driver<M: Machine> {
     listeners: Vec<OwnedFd>,
     /// The listeners whose accept has ended.
     unarmed: Vec<u32>,
+    /// The listeners whose accept brings all that come.
+    armed_for_all: Vec<u32>,
+    /// Connections that came when there was no room, with their listeners.
+    waiting: VecDeque<(u32, OwnedFd)>,
     door: Door,
     /// Closed connections with bytes on their way, and when that has to be over.
     draining: VecDeque<(u64, Key)>,
@@ -97,8 +98,7 @@ pub(crate) struct Driver<M: Machine> {
     accepted: u64,
     handed_over: u64,
     accept_failures: u64,
-    /// For want of descriptors.
-    refusals: Refusals,
+    full_door: FullDoor,
 }
 
 impl<M: Machine> Driver<M> {
@@ -120,6 +120,8 @@ impl<M: Machine> Driver<M> {
             shard,
             listeners,
             unarmed: Vec::new(),
+            armed_for_all: Vec::new(),
+            waiting: VecDeque::new(),
             door: Door::default(),
             draining: VecDeque::new(),
             held: VecDeque::new(),
@@ -137,28 +139,19 @@ impl<M: Machine> Driver<M> {
             accepted: 0,
             handed_over: 0,
             accept_failures: 0,
-            refusals: Refusals::default(),
+            full_door: FullDoor::default(),
         })
     }
 
-    /// Opens the listeners. The routing table holds every durable filter by now.
+    /// Opens the listeners; the first turn takes connections. The routing table holds every durable
+    /// filter by now.
     pub(crate) fn listen(&mut self) -> io::Result<()> {
         self.listeners.iter().try_for_each(socket::listen)?;
         self.unarmed = (0u32..)
             .zip(&self.listeners)
             .map(|(number, _)| number)
             .collect();
-        self.accept();
         Ok(())
-    }
-
-    fn accept(&mut self) {
-        for (number, listener) in (0u32..).zip(&self.listeners) {
-            if self.unarmed.contains(&number) {
-                self.net.first_ring().accept(number, listener.as_fd());
-            }
-        }
-        self.unarmed.clear();
     }
 
     /// Tells what the published numbers mean; the same for all shards.
@@ -254,12 +247,7 @@ impl<M: Machine> Driver<M> {
                 listener,
                 result,
                 armed,
-            } => {
-                if !armed {
-                    self.unarmed.push(listener);
-                }
-                self.accepted(now, listener, result);
-            }
+            } => self.accepted(now, listener, result, armed),
             Completion::Readable(key) => self.net.readable(key),
             Completion::Received {
                 connection,
@@ -517,7 +505,10 @@ impl<M: Machine> Driver<M> {
         }
         if self.accept_again_at.is_some_and(|at| at <= now_ms) {
             self.accept_again_at = None;
-            self.accept();
+        }
+        let is_open = self.stop_drain_until.is_none() && self.accept_again_at.is_none();
+        if is_open && self.wants_accept() {
+            self.accept(now);
         }
         if self.publish_at <= now_ms {
             self.publish_at = now_ms + PUBLISH_MS;
@@ -555,6 +546,7 @@ impl<M: Machine> Driver<M> {
         info!(shard = self.shard, connections = self.net.len(), "stopping");
         self.stop_drain_until = Some(now.monotonic_ms() + STOP_DRAIN_MS_MAX);
         self.accept_again_at = None;
+        self.waiting.clear();
         for listener in &self.listeners {
             socket::shut_down(listener.as_fd());
         }

@@ -283,6 +283,25 @@ impl Ring {
         self.queue(entry);
     }
 
+    /// As [`Ring::accept`], for one connection.
+    pub(crate) fn accept_one(&mut self, listener: u32, socket: BorrowedFd<'_>) {
+        let nowhere = ptr::null_mut();
+        let entry = opcode::Accept::new(types::Fd(socket.as_raw_fd()), nowhere, nowhere.cast())
+            .flags(libc::SOCK_CLOEXEC)
+            .build()
+            .user_data(Kind::Accept.tag(u64::from(listener)));
+        self.queue(entry);
+    }
+
+    /// Ends a listener's accept; its last completion says so, with `ECANCELED`.
+    pub(crate) fn cancel_accept(&mut self, listener: u32) {
+        let entry = opcode::AsyncCancel::new(Kind::Accept.tag(u64::from(listener)))
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(UNTOLD);
+        self.queue(entry);
+    }
+
     /// Makes a socket a direct descriptor; the caller closes its own. `None`: the table is full.
     pub(crate) fn install(&mut self, socket: BorrowedFd<'_>) -> io::Result<Option<u32>> {
         let Some(slot) = self.table.take() else {

@@ -17,7 +17,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 /// Connections that the kernel keeps until they are accepted; it caps this at somaxconn.
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 
 /// A counter in the kernel: whoever adds to it wakes the reader.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! More clients than the node may have descriptors: they take none when they are at home. Only
 //! those that have not sent their CONNECT do; what log, index and state store need is kept for
-//! them, and newcomers are refused until somebody has left the door.
+//! them, and newcomers wait in the kernel's backlog until somebody has left the door.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -19,8 +19,10 @@ const MANY: usize = 1_000;
 const SOME: usize = 8;
 /// Messages of 64 KiB: segments of 16, 32 and 64 MiB are filled, and the next one is begun.
 const MESSAGES: u64 = 1_900;
-/// Between two attempts of a client that was refused.
-const PAUSE: Duration = Duration::from_millis(5);
+/// What the node writes when newcomers have to wait.
+const FULL: &str = "newcomers wait: the door is full";
+/// In which a client that has to wait hears nothing.
+const SILENCE: Duration = Duration::from_millis(300);
 
 fn descriptors(node: &Node) -> usize {
     let folder = format!("/proc/{}/fd", node.process_id());
@@ -39,45 +41,45 @@ fn crowd_member(number: usize) -> Dial {
     Dial::clean(Version::V5, &format!("crowd-{number}"))
 }
 
-/// Connects a client, unless it is refused.
-fn try_connect(number: usize, node: &Node) -> Option<Client> {
+/// Sends CONNECT, whose answer may have to wait.
+fn send_connect(number: usize, node: &Node) -> Client {
     let mut newest = Dial::silent(Version::V5, node);
     crowd_member(number).send(&mut newest);
-    match newest.next() {
-        Answer::ConnAck(welcome) => {
-            assert_eq!(welcome.reason, ReasonCode::Success, "client {number}");
-            Some(newest)
-        }
-        Answer::Closed => None,
-        other => panic!("client {number}: {other:?}"),
+    newest
+}
+
+fn expect_welcome(client: &mut Client) {
+    match client.next() {
+        Answer::ConnAck(welcome) => assert_eq!(welcome.reason, ReasonCode::Success),
+        other => panic!("expected CONNACK, got {other:?}"),
     }
 }
 
-/// Connections without a CONNECT, until a client is refused.
+fn come_in(number: usize, node: &Node) -> Client {
+    let mut client = send_connect(number, node);
+    expect_welcome(&mut client);
+    client
+}
+
+/// Connections without a CONNECT, until newcomers have to wait.
 fn crowd_at_door(node: &Node) -> Vec<Client> {
     let mut crowd = Vec::new();
-    loop {
-        match try_connect(0, node) {
-            Some(client) => client.disconnect(),
-            None => break,
-        }
-        crowd.push(Dial::silent(Version::V5, node));
+    let is_full = || node.stderr().contains(FULL);
+    while !is_full() {
         assert!(crowd.len() < LIMIT, "the limit of descriptors is not kept");
+        let before = descriptors(node);
+        crowd.push(Dial::silent(Version::V5, node));
+        let end = Instant::now() + DEADLINE;
+        while descriptors(node) == before && !is_full() {
+            assert!(
+                Instant::now() < end,
+                "it is not taken, and the door is not full"
+            );
+            std::thread::yield_now();
+        }
     }
     println!("{} connections fill {LIMIT} descriptors", crowd.len());
     crowd
-}
-
-/// Tries to connect until somebody is let in.
-fn come_in(number: usize, node: &Node) -> Client {
-    let end = Instant::now() + DEADLINE;
-    loop {
-        if let Some(client) = try_connect(number, node) {
-            return client;
-        }
-        assert!(Instant::now() < end, "nobody is let in");
-        std::thread::park_timeout(PAUSE);
-    }
 }
 
 /// A node with few descriptors.
@@ -120,7 +122,7 @@ fn descriptors_do_not_bound_the_clients() {
 }
 
 #[test]
-fn without_descriptors_clients_stay_and_newcomers_are_refused() {
+fn without_descriptors_clients_stay_and_newcomers_wait() {
     if Broker::chosen() != Broker::Corelane {
         return;
     }
@@ -132,11 +134,11 @@ fn without_descriptors_clients_stay_and_newcomers_are_refused() {
     assert!(crowd.len() > LIMIT / 4, "{} connections", crowd.len());
     let open = descriptors(&node);
     assert!(open + 8 <= LIMIT, "{open} descriptors are open");
-    for number in 0..50 {
-        assert!(try_connect(number, &node).is_none(), "{number} came in");
-    }
-    let refused = node.stderr().matches("clients were refused").count();
-    assert_eq!(refused, 1, "one line for all of them:\n{}", node.stderr());
+    let mut newcomers: Vec<_> = (0..2 * SOME).map(|n| send_connect(n, &node)).collect();
+    assert_eq!(newcomers[0].next_within(SILENCE), None);
+    assert_eq!(descriptors(&node), open, "nobody was taken in");
+    let lines = node.stderr().matches(FULL).count();
+    assert_eq!(lines, 1, "one line for all of them:\n{}", node.stderr());
     for number in 0..200 {
         let topic = format!("crowd/{number}");
         let qos = if number % 2 == 0 {
@@ -147,11 +149,40 @@ fn without_descriptors_clients_stay_and_newcomers_are_refused() {
         publisher.publish(&topic, "text", qos);
         subscriber.expect(&topic, "text", qos);
     }
+    // Each place at the door serves one after the other.
     drop(crowd.drain(..SOME));
-    let mut newcomers: Vec<_> = (0..2 * SOME).map(|number| come_in(number, &node)).collect();
     for client in &mut newcomers {
+        expect_welcome(client);
         client.ping();
     }
+    assert!(node.terminate().success());
+}
+
+/// Nobody leaves a door full of silent connections: their time runs out, and who waited is served.
+#[test]
+fn newcomers_are_served_when_the_time_of_silent_connections_is_over() {
+    if Broker::chosen() != Broker::Corelane {
+        return;
+    }
+    let mut node = Node::stopped(2, &[]);
+    node.set_launcher(&["prlimit", &format!("--nofile={LIMIT}:{LIMIT}")]);
+    node.configure("[limits]\nconnect-timeout-s = 1\n");
+    node.run();
+    let mut canary = Dial::clean(Version::V5, "canary").connect(&node);
+    // More than fit, so that some of them wait themselves before they are cut.
+    let silent: Vec<_> = (0..2 * LIMIT)
+        .map(|_| Dial::silent(Version::V5, &node))
+        .collect();
+    let mut newcomers: Vec<_> = (0..SOME).map(|n| send_connect(n, &node)).collect();
+    for client in &mut newcomers {
+        expect_welcome(client);
+        client.ping();
+    }
+    canary.ping();
+    for mut one in silent {
+        one.expect_end();
+    }
+    assert!(node.stderr().contains(FULL), "{}", node.stderr());
     assert!(node.terminate().success());
 }
 

@@ -71,8 +71,8 @@ const COUNTERS: [(&str, &str); 21] = [
     ("sends", "Sends to client sockets"),
     ("mesh_full", "Sends that found the ring to a shard full"),
     (
-        "connections_refused_descriptors",
-        "Connections refused because the limit of descriptors was reached",
+        "door_full",
+        "Times that newcomers had to wait, as the door was full or the limit of descriptors reached",
     ),
     (
         "direct_descriptor_failures",
@@ -119,7 +119,7 @@ impl<M: Machine> Driver<M> {
             net.receives,
             net.sends,
             self.mesh.full(),
-            self.refusals.count,
+            self.full_door.count,
             self.net.rings().failures(),
         ];
         for ((name, help), value) in GAUGES.into_iter().zip(gauges) {
