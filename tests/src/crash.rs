@@ -45,11 +45,21 @@ use crate::client::Dial;
 use crate::history::{ClientNumber, History, message_id};
 use crate::node::{Broker, DEADLINE, Node};
 use publisher::Publisher;
-use random::Random;
+pub(crate) use random::Random;
 use report::Report;
+pub(crate) use storm::allow_descriptors;
 use subscriber::Subscriber;
 
 const SHARDS: u8 = 2;
+/// Retention looks at the whole disk, which is the machine's: here nothing owed may go for it.
+const DISK_OF_ITS_OWN: [&str; 6] = [
+    "--disk-clean-percent",
+    "98",
+    "--disk-force-percent",
+    "99",
+    "--disk-refuse-percent",
+    "100",
+];
 const PUBLISHERS: u32 = 6;
 /// Kills under load in one run, unless `CORELANE_CRASH_KILLS` says otherwise.
 const KILLS: u64 = 30;
@@ -129,7 +139,7 @@ impl Laboratory {
             .map(|((name, filters), number)| Subscriber::new(number, name, filters, seed))
             .collect();
         Self {
-            node: Node::with_shards(SHARDS),
+            node: Node::with_arguments(SHARDS, &DISK_OF_ITS_OWN),
             random: Random::new(seed),
             history: History::new(),
             start: Instant::now(),

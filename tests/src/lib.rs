@@ -8,6 +8,7 @@
 //! | `conformance` | MQTT 3.1.1 and 5.0 statements, over a raw socket against the real process |
 //! | `interop` | foreign clients: mosquitto, paho, gmqtt, MQTT.js, rumqttc |
 //! | `crash` | the real process killed, stopped, short of disk or descriptors, on damaged files |
+//! | `hostile` | clients that mean harm get their answer, and harm nobody else |
 //! | `shards` | every pair of shards carries messages, connections spread evenly |
 //! | `startup` | what the process says when it cannot start, and how it stops |
 //! | `simulation` | the whole node on a simulated disk, under seeds |
@@ -33,6 +34,8 @@ mod conformance;
 #[cfg(test)]
 mod crash;
 pub mod history;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod interop;
 #[cfg(test)]

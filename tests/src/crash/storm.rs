@@ -46,7 +46,7 @@ fn dial(number: usize) -> Dial {
 }
 
 /// Raises the soft limit of this process, when it is too low.
-fn allow_descriptors() {
+pub(crate) fn allow_descriptors() {
     let limits = fs::read_to_string("/proc/self/limits").expect("the limits of this process");
     let line = limits
         .lines()
