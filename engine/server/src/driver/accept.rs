@@ -1,8 +1,9 @@
 //! Taking connections in: who may come to the door, and when the kernel is asked for more.
 //!
-//! As long as a whole backlog would find room, one operation per listener brings all that come. With
-//! less room they are taken one by one, and with none newcomers stay in the backlog, where they cost
-//! nothing, until somebody has left: at the latest the silent ones, when their time is over.
+//! As long as a whole backlog would find room, one operation per listener brings all that come.
+//! With less room they are taken one by one, and with none newcomers stay in the backlog, where
+//! they cost nothing, until somebody has left: at the latest the silent ones, when their time is
+//! over.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

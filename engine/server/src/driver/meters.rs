@@ -72,7 +72,7 @@ const COUNTERS: [(&str, &str); 21] = [
     ("mesh_full", "Sends that found the ring to a shard full"),
     (
         "door_full",
-        "Times that newcomers had to wait, as the door was full or the limit of descriptors reached",
+        "Times that newcomers had to wait for room at the door, or for descriptors",
     ),
     (
         "direct_descriptor_failures",
