@@ -1,10 +1,12 @@
 //! Puts the report together from what the workers counted and the samples around the window. Pure.
 
-use crate::report::{ConnectReport, MessageReport, Report, ServerReport};
-use crate::run_state::{RunState, Totals};
+use crate::report::{ConnectReport, MessageReport, Report, ServerReport, ShareReport, SlowReport};
+use crate::run_state::Totals;
+use crate::runner::Ran;
+use crate::scenario::Hears;
 use crate::server_usage::Usage;
 use crate::settings::{Load, Settings};
-use crate::tally::{Faults, Tally, sent_in_turn};
+use crate::tally::{Faults, Hearer, Tally};
 use crate::worker::Outcome;
 
 /// All counters at one moment.
@@ -31,25 +33,32 @@ pub(crate) struct Samples {
     pub(crate) last: Sample,
 }
 
-/// Builds the report.
-pub(crate) fn assemble(
-    settings: &Settings,
-    state: &RunState,
-    samples: &Samples,
-    outcomes: Vec<Outcome>,
-) -> Report {
+impl Samples {
+    /// The moments of a stage without load of its own.
+    pub(crate) fn until_ready(first: Sample, ready: Sample, last: Sample) -> Self {
+        Self {
+            first,
+            ready,
+            start: first,
+            end: ready,
+            last,
+        }
+    }
+}
+
+/// Builds the report of a run: the samples are those of its last stage, the outcomes those of all.
+pub(crate) fn assemble(settings: &Settings, ran: Ran) -> Report {
+    let Ran {
+        samples,
+        outcomes,
+        setup_ns,
+        first_fault,
+    } = ran;
+    let samples = &samples;
     let units = units(settings, samples);
-    let lost = lost(settings, &outcomes);
-    let publisher_sent = outcomes
-        .iter()
-        .flat_map(|outcome| &outcome.sent)
-        .map(|sent| sent.1);
-    let sent = publisher_sent.sum();
-    let distinct = outcomes
-        .iter()
-        .flat_map(|o| &o.subscribers)
-        .map(|s| s.distinct())
-        .sum::<u64>();
+    let streams = Streams::new(settings, &outcomes);
+    let (share, slow) = (streams.share(settings), streams.slow());
+    let counts = streams.counts();
     let mut tally = Tally::new();
     for outcome in outcomes {
         tally.absorb(outcome.tally);
@@ -61,25 +70,26 @@ pub(crate) fn assemble(
         delivery,
         acknowledgement,
         connect,
+        subscribe,
     } = tally;
     let messages = settings.load.as_ref().map(|load| {
         let count = Counts {
-            sent,
-            lost,
-            distinct,
             received,
             acknowledged,
+            ..counts
         };
         MessageReport {
             delivery_latency: delivery.summary(),
             ack_latency: acknowledgement.summary(),
+            share,
+            slow,
             ..messages(settings, load, samples, count, faults)
         }
     });
-    let connect_seconds = seconds(samples.ready.at_ns.saturating_sub(state.setup_ns));
+    let connect_seconds = seconds(samples.ready.at_ns.saturating_sub(setup_ns));
     let ready = samples.ready.totals;
     Report {
-        scenario: settings.scenario.name(),
+        scenario: settings.scenario.name,
         clients: settings.scenario.client_count(),
         connect: ConnectReport {
             connected: ready.connected,
@@ -87,14 +97,16 @@ pub(crate) fn assemble(
             seconds: connect_seconds,
             per_second: ready.ready as f64 / connect_seconds,
             latency: connect.summary(),
+            subscribe_latency: subscribe.summary(),
         },
+        stages: Vec::new(),
         messages,
         server: server(samples, units),
         generator_cpu_us: match (samples.start.generator, samples.end.generator) {
             (Some(start), Some(end)) => per_unit(end.run_ns.saturating_sub(start.run_ns), units),
             _ => None,
         },
-        first_fault: state.first_fault().map(str::to_owned),
+        first_fault,
     }
 }
 
@@ -103,15 +115,17 @@ fn units(settings: &Settings, samples: &Samples) -> u64 {
     let (start, end) = (samples.start.totals, samples.end.totals);
     if settings.load.is_none() {
         end.connected
-    } else if settings.scenario.fan_out() == 0 {
+    } else if settings.scenario.subscribers == 0 {
         end.sent - start.sent
     } else {
         end.delivered - start.delivered
     }
 }
 
+#[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     sent: u64,
+    expected: u64,
     lost: u64,
     distinct: u64,
     received: u64,
@@ -127,17 +141,19 @@ fn messages(
 ) -> MessageReport {
     let window_seconds = seconds(samples.end.at_ns - samples.start.at_ns);
     let (start, end) = (samples.start.totals, samples.end.totals);
-    let expected = counts.sent * settings.scenario.fan_out();
     // More different messages than were sent: some carry numbers that were never used.
-    let invented = (counts.distinct + counts.lost).saturating_sub(expected);
+    let invented = (counts.distinct + counts.lost).saturating_sub(counts.expected);
     MessageReport {
         publish_qos: load.publish_qos,
         delivery_qos: load.delivery_qos(),
         size: load.size,
         rate: load.rate.map(std::num::NonZeroU64::get),
         sent: counts.sent,
-        unsent: load.scheduled_count().saturating_sub(counts.sent),
-        expected,
+        unsent: settings
+            .planned_count()
+            .unwrap_or(0)
+            .saturating_sub(counts.sent),
+        expected: counts.expected,
         received: counts.received,
         lost: counts.lost,
         duplicated: faults.duplicated,
@@ -152,36 +168,87 @@ fn messages(
         delivered_per_second: (end.delivered - start.delivered) as f64 / window_seconds,
         delivery_latency: None,
         ack_latency: None,
+        share: None,
+        slow: None,
     }
 }
 
-/// Deliveries that never came, over all subscribers and their streams.
-fn lost(settings: &Settings, outcomes: &[Outcome]) -> u64 {
-    let Some(load) = &settings.load else { return 0 };
-    let count = usize::try_from(settings.scenario.publisher_count()).unwrap_or(0);
-    let mut sent = vec![0; count];
-    for &(publisher, messages) in outcomes.iter().flat_map(|outcome| &outcome.sent) {
-        if let Some(place) = usize::try_from(publisher)
-            .ok()
-            .and_then(|at| sent.get_mut(at))
-        {
-            *place = messages;
+/// What was sent on every stream, beside who heard it.
+struct Streams<'a> {
+    sent: Vec<u64>,
+    hearers: Vec<&'a Hearer>,
+}
+
+impl<'a> Streams<'a> {
+    fn new(settings: &Settings, outcomes: &'a [Outcome]) -> Self {
+        let count = usize::try_from(settings.scenario.stream_count()).unwrap_or(0);
+        let mut sent = vec![0; count];
+        for &(stream, messages) in outcomes.iter().flat_map(|outcome| &outcome.sent) {
+            let index = usize::try_from(stream).unwrap_or(usize::MAX);
+            if let Some(place) = sent.get_mut(index) {
+                *place = messages;
+            }
+        }
+        let hearers = outcomes.iter().flat_map(|outcome| &outcome.hearers);
+        Self {
+            sent,
+            hearers: hearers.collect(),
         }
     }
-    let sent_on = |stream: u32| {
-        let publisher = usize::try_from(stream / load.topics).unwrap_or(usize::MAX);
-        let messages = sent.get(publisher).copied().unwrap_or(0);
-        sent_in_turn(
-            messages,
-            u64::from(load.topics),
-            u64::from(stream % load.topics),
-        )
-    };
-    outcomes
-        .iter()
-        .flat_map(|outcome| &outcome.subscribers)
-        .map(|s| s.lost(sent_on))
-        .sum()
+
+    fn sent_on(&self, stream: u32) -> u64 {
+        let index = usize::try_from(stream).unwrap_or(usize::MAX);
+        self.sent.get(index).copied().unwrap_or(0)
+    }
+
+    fn counts(&self) -> Counts {
+        let mut counts = Counts {
+            sent: self.sent.iter().sum(),
+            ..Counts::default()
+        };
+        for hearer in &self.hearers {
+            // What a slow reader has not read is with the broker, or was dropped: both are bounded.
+            counts.expected += if hearer.is_slow {
+                hearer.distinct()
+            } else {
+                hearer.expected(|stream| self.sent_on(stream))
+            };
+            if !hearer.is_slow {
+                counts.lost += hearer.lost(|stream| self.sent_on(stream));
+            }
+            counts.distinct += hearer.distinct();
+        }
+        counts
+    }
+
+    fn share(&self, settings: &Settings) -> Option<ShareReport> {
+        let Hears::Share { groups } = settings.scenario.hears else {
+            return None;
+        };
+        let counts: Vec<u64> = self
+            .hearers
+            .iter()
+            .flat_map(|hearer| hearer.member_counts())
+            .collect();
+        let (min, max) = (counts.iter().min().copied()?, counts.iter().max().copied()?);
+        Some(ShareReport {
+            groups,
+            members: counts.len() as u64,
+            least: min,
+            most: max,
+            most_by_least: (min > 0).then(|| max as f64 / min as f64),
+        })
+    }
+
+    fn slow(&self) -> Option<SlowReport> {
+        let hearer = self.hearers.iter().find(|hearer| hearer.is_slow)?;
+        let received = hearer.distinct();
+        let sent = hearer.expected(|stream| self.sent_on(stream));
+        Some(SlowReport {
+            received,
+            behind: sent.saturating_sub(received),
+        })
+    }
 }
 
 fn server(samples: &Samples, units: u64) -> Option<ServerReport> {
@@ -218,15 +285,11 @@ fn seconds(ns: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Cli;
     use crate::payload::Stamp;
-    use crate::run_state::Clock;
-    use crate::tally::Subscriber;
-    use clap::Parser;
 
     fn settings(arguments: &str) -> Settings {
         let words = std::iter::once("corelane-bench").chain(arguments.split_whitespace());
-        Settings::parse(&Cli::try_parse_from(words).unwrap().command)
+        Settings::parse(&crate::parse(words).unwrap().command)
             .unwrap()
             .unwrap()
     }
@@ -256,8 +319,8 @@ mod tests {
     #[test]
     fn losses_rates_and_cpu_are_those_of_the_samples() {
         let settings = settings("fanout --subscribers 2 --topics 2");
-        let mut complete = Subscriber::new(&(0..2));
-        let mut partial = Subscriber::new(&(0..2));
+        let mut complete = Hearer::new(&(0..2));
+        let mut partial = Hearer::new(&(0..2));
         for (stream, sequence) in [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2)] {
             let stamp = Stamp {
                 run: 0,
@@ -265,15 +328,15 @@ mod tests {
                 sequence,
                 intended_ns: 0,
             };
-            complete.arrived(stamp);
+            complete.arrived(stamp, None);
             if sequence < 2 && (stream, sequence) != (0, 1) {
-                partial.arrived(stamp);
+                partial.arrived(stamp, None);
             }
         }
         let outcome = Outcome {
             tally: Tally::new(),
-            sent: vec![(0, 5)],
-            subscribers: vec![complete, partial],
+            sent: vec![(0, 3), (1, 2)],
+            hearers: vec![complete, partial],
         };
         let samples = Samples {
             first: sample(0, 0, 0, 0),
@@ -282,8 +345,13 @@ mod tests {
             end: sample(3_000_000_000, 5, 8, 34_000),
             last: sample(3_100_000_000, 5, 8, 34_000),
         };
-        let state = RunState::new(Clock::start(), 0, 1, 1);
-        let report = assemble(&settings, &state, &samples, vec![outcome]);
+        let ran = Ran {
+            samples,
+            outcomes: vec![outcome],
+            setup_ns: 0,
+            first_fault: None,
+        };
+        let report = assemble(&settings, ran);
         let messages = report.messages.unwrap();
         assert_eq!(
             (messages.sent, messages.expected, messages.lost),

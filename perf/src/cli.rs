@@ -7,6 +7,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
+pub use crate::cli_plan::{
+    HearsArg, LoadArgs, OfflineArgs, PlanArgs, RetainedArgs, SlowSubArgs, TargetArgs,
+};
+
 /// Load generator for MQTT brokers.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "corelane-bench", version, about, max_term_width = 100)]
@@ -27,6 +31,32 @@ pub enum Command {
     Fanin(FaninArgs),
     /// Few publishers to many subscribers; every subscriber hears every publisher.
     Fanout(FanoutArgs),
+    /// Any number of publishers and subscribers, and who hears whom: what those below are made of.
+    Plan(PlanArgs),
+    /// Many publishers to the members of a shared subscription.
+    Shared(PlanArgs),
+    /// EMQX's reference shapes: pairs, large payloads, shared fan-in, fan-out.
+    EmqxRef(PlanArgs),
+    /// BifroMQ's published shapes, with and without persistent sessions.
+    Bifro(PlanArgs),
+    /// TBMQ's published shapes: a fan-out to one wildcard, persistent pairs.
+    Tbmq(PlanArgs),
+    /// RabbitMQ's latency test: pairs with one message underway each.
+    Rabbit(PlanArgs),
+    /// RMQTT's: few publishers flood subscribers picked at random.
+    Rmqtt(PlanArgs),
+    /// NanoMQ's: everybody hears three topics.
+    Nanomq(PlanArgs),
+    /// A fixed rate to one of many durable subscribers at a time: costs what the messages cost.
+    DurableFan(PlanArgs),
+    /// How fast a broker takes many filters of one client; then a message to each of them.
+    SubRate(PlanArgs),
+    /// One subscriber that reads slowly, and pairs beside it that must not notice.
+    SlowSub(SlowSubArgs),
+    /// Retained messages, then clients that subscribe and must get all that match.
+    Retained(RetainedArgs),
+    /// Durable sessions that are away, messages for them, perhaps a restart; then they come back.
+    Offline(OfflineArgs),
     /// As many clients as memory holds, in several processes: connect, subscribe, get one message
     /// each; some are cut and come back.
     Crowd(CrowdArgs),
@@ -37,6 +67,8 @@ pub enum Command {
     Sink(SinkArgs),
     /// The queue index and the log, without a broker, against what they replace.
     Storage(StorageArgs),
+    /// The commit log alone: durable appends, replay, shared readers.
+    Log(StorageArgs),
 }
 
 /// Options of `storage`.
@@ -97,101 +129,6 @@ impl Part {
             Self::Log => "log",
         }
     }
-}
-
-/// Options of every scenario that has clients.
-#[derive(Clone, Debug, Args)]
-pub struct TargetArgs {
-    /// Address of the broker (an IP address or a name).
-    #[arg(long, default_value = "127.0.0.1")]
-    pub host: String,
-    /// Port of the broker.
-    #[arg(long, default_value_t = 1883)]
-    pub port: u16,
-    /// MQTT version.
-    #[arg(long, value_enum, default_value_t = MqttVersion::V311)]
-    pub mqtt_version: MqttVersion,
-    /// Keep-alive that CONNECT announces, seconds; 0 turns it off.
-    #[arg(long, default_value_t = 300)]
-    pub keepalive: u16,
-    /// Durable sessions (clean session off; MQTT 5: expiry of one hour) instead of clean ones.
-    #[arg(long)]
-    pub durable: bool,
-    /// Client ids are this, a dash and a number; the same prefix finds durable sessions again.
-    #[arg(long, default_value = "bench")]
-    pub client_prefix: String,
-    /// User name.
-    #[arg(long)]
-    pub username: Option<String>,
-    /// Password.
-    #[arg(long, requires = "username")]
-    pub password: Option<String>,
-    /// Source addresses to connect from: 127.0.0.2 and the next ones. 0 leaves it to the kernel.
-    #[arg(long, default_value_t = 0, value_parser = value_parser!(u8).range(0..=250))]
-    pub sources: u8,
-    /// Connections at most that wait for their CONNACK at a time. More than a broker's listen
-    /// backlog (100 in mosquitto) makes the kernel drop SYNs, which costs a second each.
-    #[arg(long, default_value_t = 64, value_parser = value_parser!(u32).range(1..))]
-    pub connecting: u32,
-    /// Connections started per second; 0: as fast as --connecting allows.
-    #[arg(long, default_value_t = 0)]
-    pub connect_rate: u64,
-    /// Worker threads.
-    #[arg(long, default_value_t = 1, value_parser = value_parser!(u16).range(1..=64))]
-    pub threads: u16,
-    /// Process id of the broker: its CPU time and memory are then measured.
-    #[arg(long)]
-    pub server_pid: Option<u32>,
-    /// Write the result as JSON to this file.
-    #[arg(long)]
-    pub json: Option<PathBuf>,
-    /// No progress lines on stderr.
-    #[arg(long)]
-    pub quiet: bool,
-}
-
-/// Options of every scenario that sends messages.
-#[derive(Clone, Debug, Args)]
-pub struct LoadArgs {
-    /// Quality of service to publish with.
-    #[arg(long, default_value_t = 0, value_parser = value_parser!(u8).range(0..=2))]
-    pub qos: u8,
-    /// Quality of service to subscribe with; the publishing one unless given.
-    #[arg(long, value_parser = value_parser!(u8).range(0..=2))]
-    pub sub_qos: Option<u8>,
-    /// Payload size, bytes.
-    #[arg(long, default_value_t = 16, value_parser = value_parser!(u32).range(16..=1_048_576))]
-    pub size: u32,
-    /// Messages published per second, all publishers together; 0: as fast as --window allows.
-    #[arg(long, default_value_t = 0)]
-    pub rate: u64,
-    /// Messages at most in flight per publisher: unacknowledged (QoS 1, 2) and, with --rate 0, not
-    /// yet delivered. 20 with --rate 0 and 1024 otherwise unless given.
-    #[arg(long, value_parser = value_parser!(u16).range(1..))]
-    pub window: Option<u16>,
-    /// PUBLISH packets at most per send.
-    #[arg(long, default_value_t = 16, value_parser = value_parser!(u16).range(1..=4096))]
-    pub max_per_send: u16,
-    /// Topics per publisher, used in turn.
-    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=65_536))]
-    pub topics: u32,
-    /// First level of all topics.
-    #[arg(long, default_value = "corelane-bench")]
-    pub topic_prefix: String,
-    /// Measured time, seconds.
-    #[arg(long, default_value_t = 10.0, value_parser = parse_seconds)]
-    pub duration: f64,
-    /// Time at full load before the measured time, seconds.
-    #[arg(long, default_value_t = 1.0, value_parser = parse_seconds)]
-    pub warm_up: f64,
-    /// After the load: how long held-up messages may still leave, and how long nothing may come
-    /// before missing messages are given up, seconds.
-    #[arg(long, default_value_t = 2.0, value_parser = parse_seconds)]
-    pub drain: f64,
-    /// Exit with status 3 when a message was lost, duplicated, out of order or foreign, or a
-    /// client was disconnected.
-    #[arg(long)]
-    pub strict: bool,
 }
 
 /// `conn`.
@@ -349,6 +286,17 @@ pub struct SinkArgs {
     pub relay: bool,
 }
 
+/// Whose sessions outlive their connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Durable {
+    /// Nobody's.
+    None,
+    /// Those of subscribers.
+    Subscribers,
+    /// Everybody's.
+    All,
+}
+
 /// The protocol versions the generator speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum MqttVersion {
@@ -363,7 +311,7 @@ pub enum MqttVersion {
 /// The longest time an option may ask for, seconds.
 const SECONDS_MAX: f64 = 86_400.0;
 
-fn parse_seconds(text: &str) -> Result<f64, String> {
+pub(crate) fn parse_seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text
         .parse()
         .map_err(|_| format!("`{text}` is not a number of seconds"))?;
@@ -376,19 +324,11 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
     #[track_caller]
     fn check_refused(arguments: &str, expected: &str) {
         let words = std::iter::once("corelane-bench").chain(arguments.split_whitespace());
-        let error = Cli::try_parse_from(words).unwrap_err().to_string();
+        let error = crate::parse(words).unwrap_err().to_string();
         assert!(error.contains(expected), "`{expected}` is not in: {error}");
-    }
-
-    #[test]
-    fn the_declaration_is_consistent() {
-        Cli::command().debug_assert();
     }
 
     #[test]

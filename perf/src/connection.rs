@@ -17,19 +17,31 @@ const UNSENT_MAX: usize = 256 * 1024;
 pub(crate) enum Stage {
     Connecting,
     AwaitingConnAck,
-    /// SUBACKs still to come.
-    AwaitingSubAck(u32),
+    /// So many SUBSCRIBEs are sent; the SUBACK of the last one is to come.
+    AwaitingSubAck(u16),
     Ready,
     /// DISCONNECT is sent; the server closes.
     Closing,
 }
 
-/// What a client is for: the index says which of its worker's publishers or subscribers.
+/// What a client is for: the index says which of its worker's publishers or hearers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Idle,
     Publisher(usize),
     Subscriber(usize),
+    /// A member of a shared group: which one.
+    Member(usize, usize),
+}
+
+impl Role {
+    /// The hearer that it is, or is part of.
+    pub(crate) fn hearer(self) -> Option<usize> {
+        match self {
+            Self::Subscriber(index) | Self::Member(index, _) => Some(index),
+            Self::Idle | Self::Publisher(_) => None,
+        }
+    }
 }
 
 /// A client's connection.
@@ -42,6 +54,8 @@ pub(crate) struct Connection {
     /// When it was meant to connect.
     pub(crate) started_ns: u64,
     pub(crate) last_sent_ns: u64,
+    /// When the last SUBSCRIBE was sent.
+    pub(crate) subscribed_ns: u64,
     carry: Vec<u8>,
     unsent: Vec<u8>,
     unsent_from: usize,
@@ -65,6 +79,7 @@ impl Connection {
             role,
             started_ns,
             last_sent_ns: started_ns,
+            subscribed_ns: started_ns,
             carry: Vec::new(),
             unsent: Vec::new(),
             unsent_from: 0,
@@ -79,13 +94,15 @@ impl Connection {
     }
 
     /// Reads behind what was carried over; how many bytes of `buffer` are filled, `None` when
-    /// nothing came.
+    /// nothing came. At most `room` new bytes.
     ///
     /// # Errors
     /// The socket's, `UnexpectedEof` at the end of the stream, and `InvalidData` when a packet
     /// does not fit the buffer.
-    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    pub(crate) fn receive(&mut self, buffer: &mut [u8], room: usize) -> io::Result<Option<usize>> {
         let carried = self.carry.len();
+        let end = buffer.len().min(carried.saturating_add(room));
+        let buffer = buffer.get_mut(..end).unwrap_or_default();
         let Some((head, room)) = buffer.split_at_mut_checked(carried) else {
             return Err(too_large(carried));
         };

@@ -32,6 +32,7 @@ pub(crate) struct ConnectOptions<'a> {
 pub(crate) enum FromServer {
     Accepted {
         receive_maximum: u16,
+        session_present: bool,
     },
     Subscribed,
     Ping,
@@ -125,13 +126,18 @@ pub(crate) fn read_from_server(bytes: &[u8], version: MqttVersion) -> Result<Fro
     };
     match decode(bytes, version, Direction::FromServer)? {
         Packet::ConnAck(ConnAck {
-            reason, properties, ..
+            reason,
+            properties,
+            session_present,
         }) => {
             if reason.is_failure() {
                 return Ok(refuse("CONNECT", reason));
             }
             let receive_maximum = properties.receive_maximum().unwrap_or(u16::MAX);
-            Ok(FromServer::Accepted { receive_maximum })
+            Ok(FromServer::Accepted {
+                receive_maximum,
+                session_present,
+            })
         }
         Packet::SubAck(SubAck { codes, .. }) => {
             let failure = codes.iter().find(|code| code.is_failure());
@@ -320,6 +326,7 @@ mod tests {
             write_connack(version, &mut out).unwrap();
             let accepted = FromServer::Accepted {
                 receive_maximum: u16::MAX,
+                session_present: false,
             };
             assert_eq!(read_from_server(&out, version), Ok(accepted));
             out.clear();
@@ -347,7 +354,10 @@ mod tests {
     #[test]
     fn a_receive_maximum_is_seen() {
         let bytes = [0x20, 6, 0, 0, 3, 0x21, 0, 9];
-        let accepted = FromServer::Accepted { receive_maximum: 9 };
+        let accepted = FromServer::Accepted {
+            receive_maximum: 9,
+            session_present: false,
+        };
         assert_eq!(read_from_server(&bytes, MqttVersion::V5), Ok(accepted));
     }
 }

@@ -35,14 +35,19 @@ impl Worker<'_> {
         }
         self.tally.received += 1;
         let stamp = Stamp::read(frame.payload).filter(|stamp| stamp.run == self.state.run);
-        let (Role::Subscriber(index), Some(stamp)) = (role, stamp) else {
+        let (Some(index), Some(stamp)) = (role.hearer(), stamp) else {
             self.tally.faults.foreign += 1;
             return;
         };
-        let Some(subscriber) = self.subscribers.get_mut(index) else {
+        let Some(hearer) = self.hearers.get_mut(index) else {
             return;
         };
-        match subscriber.arrived(stamp) {
+        let is_slow = hearer.is_slow;
+        let member = match role {
+            Role::Member(_, member) => Some(member),
+            Role::Idle | Role::Publisher(_) | Role::Subscriber(_) => None,
+        };
+        match hearer.arrived(stamp, member) {
             None => {
                 self.tally.faults.foreign += 1;
                 return;
@@ -57,7 +62,9 @@ impl Worker<'_> {
             }
         }
         self.distinct += 1;
-        if self.is_measured(stamp.intended_ns) {
+        if let Some(came_ns) = self.came_ns {
+            self.tally.delivery.record(now_ns.saturating_sub(came_ns));
+        } else if self.is_measured(stamp.intended_ns) && !is_slow {
             self.tally
                 .delivery
                 .record(now_ns.saturating_sub(stamp.intended_ns));
@@ -117,15 +124,11 @@ impl Worker<'_> {
 
     fn advance(&mut self, stream: u32, count: u64, passing: &mut Passing) {
         // With a schedule nobody waits for deliveries.
-        let Some(load) = self
-            .settings
-            .load
-            .as_ref()
-            .filter(|load| load.rate.is_none())
-        else {
+        let load = self.settings.load.as_ref();
+        if load.is_none_or(|load| load.rate.is_some()) {
             return;
-        };
-        let publisher = stream / load.topics;
+        }
+        let (publisher, _) = self.settings.scenario.publisher_of(stream);
         if passing.publisher != publisher {
             self.pass(*passing);
             *passing = Passing {

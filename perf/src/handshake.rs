@@ -7,15 +7,18 @@ use std::time::Duration;
 use crate::connection::{Connection, Role, Stage};
 use crate::control_packet::{self, ConnectOptions};
 use crate::packet::PublishTemplate;
-use crate::plan::{self, RolePlan};
+use crate::plan::RolePlan;
 use crate::publisher::Publisher;
 use crate::schedule::Schedule;
+use crate::settings::Stage as RunStage;
+use crate::slow_reader::SlowReader;
 use crate::socket;
-use crate::tally::Subscriber;
+use crate::tally::Hearer;
 use crate::worker::Worker;
 
-/// Filters at most per SUBSCRIBE.
-const FILTERS_PER_SUBSCRIBE: usize = 1_000;
+/// The kernel's receive buffer of a subscriber that reads slowly: little, so that the broker sees
+/// it soon.
+const SLOW_BUFFER: usize = 16 * 1024;
 /// The sleep while nothing is to be started.
 const IDLE: Duration = Duration::from_millis(2);
 
@@ -57,7 +60,15 @@ impl Worker<'_> {
             .number
             .checked_rem(sources)
             .and_then(|n| u8::try_from(n).ok());
-        let connection = socket::connect(self.settings.address, source)
+        let slow = matches!(
+            client.role,
+            RolePlan::Subscriber {
+                read_rate: Some(_),
+                ..
+            }
+        );
+        let buffer = slow.then_some(SLOW_BUFFER);
+        let connection = socket::connect_with(self.settings.address, source, buffer)
             .and_then(|fd| Connection::new(&self.poller, fd, token, role, started_ns));
         match connection {
             Ok(connection) => {
@@ -75,38 +86,76 @@ impl Worker<'_> {
 
     /// Sets up what the client is for.
     fn role(&mut self, plan: &RolePlan, token: usize) -> Role {
-        let Some(load) = &self.settings.load else {
-            return Role::Idle;
-        };
         match plan {
             RolePlan::Idle => Role::Idle,
-            RolePlan::Subscriber { streams, .. } => {
-                self.subscribers.push(Subscriber::new(streams));
-                Role::Subscriber(self.subscribers.len() - 1)
-            }
-            RolePlan::Publisher { publisher, streams } => {
-                let version = self.settings.target.version;
-                let templates = streams.clone().map(|stream| {
-                    let topic = plan::topic(self.settings.scenario, load, stream);
-                    PublishTemplate::new(topic.as_bytes(), load.publish_qos, load.size, version)
-                });
-                let mut made = Publisher::new(
-                    *publisher,
-                    streams.clone(),
-                    templates.collect(),
-                    load.publish_qos,
-                    load.window,
-                );
-                made.connection = token;
-                let index = self.publishers.len();
-                self.publishers.push(made);
-                let number = usize::try_from(*publisher).unwrap_or(usize::MAX);
-                if let Some(place) = self.publisher_index.get_mut(number) {
-                    *place = Some(index);
+            RolePlan::Subscriber {
+                streams,
+                group,
+                read_rate,
+                ..
+            } => {
+                let group = group.and_then(|group| usize::try_from(group).ok());
+                let index = match group.and_then(|group| self.groups.get(&group)) {
+                    Some(index) => *index,
+                    None => self.hearers.len(),
+                };
+                if index == self.hearers.len() {
+                    self.hearers.push(Hearer::new(streams));
                 }
-                Role::Publisher(index)
+                if let Some(per_second) = read_rate {
+                    self.slow.push(SlowReader::new(token, *per_second));
+                }
+                let Some(hearer) = self.hearers.get_mut(index) else {
+                    return Role::Idle;
+                };
+                hearer.is_slow = read_rate.is_some();
+                match group {
+                    None => Role::Subscriber(index),
+                    Some(group) => {
+                        self.groups.insert(group, index);
+                        Role::Member(index, hearer.join())
+                    }
+                }
             }
+            RolePlan::Publisher { publisher } => self.publisher(*publisher, token),
         }
+    }
+
+    fn publisher(&mut self, number: u32, token: usize) -> Role {
+        let settings = self.settings;
+        let Some(load) = &settings.load else {
+            return Role::Idle;
+        };
+        let scenario = &settings.scenario;
+        let clears = settings.stage == RunStage::Clear;
+        let size = if clears { 0 } else { load.size };
+        let streams = scenario.turns(number).map(|turn| {
+            let stream = scenario.stream(number, turn);
+            let topic = scenario.topic(&load.topic_prefix, stream);
+            let template = PublishTemplate::new(
+                topic.as_bytes(),
+                load.publish_qos,
+                load.retain,
+                size,
+                settings.target.version,
+            );
+            (stream, template)
+        });
+        let mut made = Publisher::new(number, streams.collect(), load.publish_qos, load.window);
+        made.connection = token;
+        if let Some(count) = load.count {
+            made.limit(count.get());
+        }
+        if clears {
+            made.clear();
+        }
+        let index = self.publishers.len();
+        self.publishers.push(made);
+        let number = usize::try_from(number).unwrap_or(usize::MAX);
+        if let Some(place) = self.publisher_index.get_mut(number) {
+            *place = Some(index);
+        }
+        Role::Publisher(index)
     }
 
     /// The TCP connection is made, or has failed: sends CONNECT.
@@ -123,7 +172,7 @@ impl Worker<'_> {
         let options = ConnectOptions {
             version: target.version,
             client_id: &client_id,
-            is_durable: target.durable,
+            is_durable: self.settings.is_durable(connection.role.hearer().is_some()),
             keepalive_s: target.keepalive_s,
             username: target.username.as_deref(),
             password: target.password.as_deref(),
@@ -141,16 +190,15 @@ impl Worker<'_> {
         }
     }
 
-    /// CONNACK has come: queues the SUBSCRIBEs of a subscriber.
+    /// CONNACK has come: queues the first SUBSCRIBE of a subscriber.
     pub(crate) fn accepted(
         &mut self,
         token: usize,
         receive_maximum: u16,
+        session_present: bool,
         now_ns: u64,
     ) -> Result<(), String> {
-        let (Some(client), Some(Some(connection))) =
-            (self.clients.get(token), self.connections.get_mut(token))
-        else {
+        let Some(Some(connection)) = self.connections.get_mut(token) else {
             return Ok(());
         };
         if connection.stage != Stage::AwaitingConnAck {
@@ -165,40 +213,56 @@ impl Worker<'_> {
         {
             publisher.narrow(receive_maximum);
         }
-        let (RolePlan::Subscriber { filters, .. }, Some(load)) =
-            (&client.role, &self.settings.load)
-        else {
+        if let RunStage::CatchUp { resumes: true, .. } = self.settings.stage {
+            if !session_present {
+                return Err("the server has lost the session".to_owned());
+            }
             self.become_ready(token);
             return Ok(());
-        };
-        let mut count = 0;
-        for (chunk, packet_id) in filters.chunks(FILTERS_PER_SUBSCRIBE).zip(1..) {
-            let version = self.settings.target.version;
-            control_packet::write_subscribe(
-                version,
-                packet_id,
-                chunk,
-                load.subscribe_qos,
-                &mut self.out,
-            )?;
-            count += 1;
         }
-        connection.stage = Stage::AwaitingSubAck(count);
-        Ok(())
+        self.subscribe_next(token, 0, now_ns)
     }
 
     /// A SUBACK has come.
-    pub(crate) fn subscribed(&mut self, token: usize) -> Result<(), String> {
+    pub(crate) fn subscribed(&mut self, token: usize, now_ns: u64) -> Result<(), String> {
         let Some(Some(connection)) = self.connections.get_mut(token) else {
             return Ok(());
         };
-        match connection.stage {
-            Stage::AwaitingSubAck(1) => self.become_ready(token),
-            Stage::AwaitingSubAck(count) => connection.stage = Stage::AwaitingSubAck(count - 1),
-            Stage::Connecting | Stage::AwaitingConnAck | Stage::Ready | Stage::Closing => {
-                return Err("a SUBACK that nothing asked for".to_owned());
+        let Stage::AwaitingSubAck(count) = connection.stage else {
+            return Err("a SUBACK that nothing asked for".to_owned());
+        };
+        self.tally
+            .subscribe
+            .record(now_ns.saturating_sub(connection.subscribed_ns));
+        self.subscribe_next(token, count, now_ns)
+    }
+
+    /// Queues the SUBSCRIBE that comes after `count` others; a client without one is ready.
+    fn subscribe_next(&mut self, token: usize, count: u16, now_ns: u64) -> Result<(), String> {
+        let (Some(client), Some(Some(connection)), Some(load)) = (
+            self.clients.get(token),
+            self.connections.get_mut(token),
+            &self.settings.load,
+        ) else {
+            self.become_ready(token);
+            return Ok(());
+        };
+        let target = &self.settings.target;
+        let chunk = match &client.role {
+            RolePlan::Subscriber { filters, .. } => {
+                filters.chunks(target.per_subscribe).nth(usize::from(count))
             }
-        }
+            RolePlan::Idle | RolePlan::Publisher { .. } => None,
+        };
+        let Some(chunk) = chunk else {
+            self.become_ready(token);
+            return Ok(());
+        };
+        let next = count.checked_add(1).ok_or("more than 65,535 SUBSCRIBEs")?;
+        let qos = load.subscribe_qos;
+        control_packet::write_subscribe(target.version, next, chunk, qos, &mut self.out)?;
+        connection.subscribed_ns = now_ns;
+        connection.stage = Stage::AwaitingSubAck(next);
         Ok(())
     }
 

@@ -8,12 +8,15 @@
 //! disorder, and
 //! `latency` the delay since the time it was due (`schedule`). `packet` and `control_packet` are
 //! all that knows MQTT. `sink` is a minimal server that shows what the generator itself costs.
+//! A run is spelled out by `scenario` (who hears whom) and `plan` (client by client); `preset` has
+//! the defaults of the named ones, and `staged` makes those that take several steps.
 //! `crowd` holds as many connections as memory allows.
 //! `storage` measures the index and the log by themselves, beside what they replace.
 
 mod assemble;
 mod check;
 mod cli;
+mod cli_plan;
 mod closing;
 mod connection;
 mod control_packet;
@@ -25,16 +28,21 @@ mod latency;
 mod packet;
 mod payload;
 mod plan;
+mod preset;
 mod publisher;
 mod report;
 mod run_state;
 mod runner;
+mod scenario;
 mod schedule;
 mod server_usage;
 mod settings;
+mod shape;
 mod sink;
 mod sink_route;
+mod slow_reader;
 mod socket;
+mod staged;
 mod storage;
 mod tally;
 mod worker;
@@ -46,12 +54,17 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 pub use cli::{
-    Cli, Command, ConnArgs, CrowdArgs, CrowdPartArgs, FaninArgs, FanoutArgs, LoadArgs, MqttVersion,
-    P2pArgs, Part, SinkArgs, StorageArgs, TargetArgs,
+    Cli, Command, ConnArgs, CrowdArgs, CrowdPartArgs, Durable, FaninArgs, FanoutArgs, HearsArg,
+    LoadArgs, MqttVersion, OfflineArgs, P2pArgs, Part, PlanArgs, RetainedArgs, SinkArgs,
+    SlowSubArgs, StorageArgs, TargetArgs,
 };
 pub use error::BenchError;
 pub use latency::LatencySummary;
-pub use report::{ConnectReport, MessageReport, Report, ServerReport};
+pub use preset::parse;
+pub use report::{
+    ConnectReport, MessageReport, Report, ServerReport, ShareReport, SlowReport, StageReport,
+};
+pub use scenario::Filters;
 pub use sink::Sink;
 
 /// The exit status of a run with `--strict` that found a fault.
@@ -73,6 +86,10 @@ pub fn execute(cli: &Cli) -> Result<ExitCode, BenchError> {
         print(&storage::run(args)?)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Command::Log(args) = &cli.command {
+        print(&storage::run_log(args)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Command::CrowdPart(args) = &cli.command {
         crowd::run_part(args)?;
         return Ok(ExitCode::SUCCESS);
@@ -91,7 +108,7 @@ pub fn execute(cli: &Cli) -> Result<ExitCode, BenchError> {
     let Some(settings) = settings::Settings::parse(&cli.command)? else {
         return Ok(ExitCode::SUCCESS);
     };
-    let report = runner::run(&settings)?;
+    let report = staged::run(&settings)?;
     print(&report.to_string())?;
     write_json(settings.target.json.as_deref(), &report)?;
     let is_strict = settings.load.as_ref().is_some_and(|load| load.strict);
@@ -112,7 +129,7 @@ pub fn execute(cli: &Cli) -> Result<ExitCode, BenchError> {
 /// [`execute`].
 pub fn measure(command: &Command) -> Result<Report, BenchError> {
     match settings::Settings::parse(command)? {
-        Some(settings) => runner::run(&settings),
+        Some(settings) => staged::run(&settings),
         None => Err(BenchError::Options(
             "`sink`, `storage` and `crowd` have no report of messages".to_owned(),
         )),

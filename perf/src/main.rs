@@ -4,11 +4,15 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-use corelane_bench::{Cli, execute};
+use corelane_bench::{execute, parse};
 
 fn main() -> ExitCode {
-    match execute(&Cli::parse()) {
+    let cli = match parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        // Prints to stdout what was asked for (help, version) and ends with status 0 then.
+        Err(error) => error.exit(),
+    };
+    match execute(&cli) {
         Ok(code) => code,
         Err(error) => {
             // Nobody is left to tell when stderr is closed.

@@ -206,12 +206,18 @@ impl PublishTemplate {
     ///
     /// Panics when the topic is longer than 65,535 bytes or the packet than 256 MiB: both are
     /// bounded by the command line.
-    pub(crate) fn new(topic: &[u8], qos: u8, payload_len: usize, version: MqttVersion) -> Self {
+    pub(crate) fn new(
+        topic: &[u8],
+        qos: u8,
+        retain: bool,
+        payload_len: usize,
+        version: MqttVersion,
+    ) -> Self {
         let mut head = Vec::with_capacity(topic.len() + 10);
         let id_at = publish_head(
             PublishFrame {
                 qos,
-                retain: false,
+                retain,
                 topic,
                 packet_id: 1,
                 payload: &[],
@@ -306,7 +312,8 @@ mod tests {
             for qos in 0..=2 {
                 for filler_len in [0, 1, 100, 20_000] {
                     let filler = vec![7; filler_len];
-                    let template = PublishTemplate::new(b"a/b", qos, 16 + filler_len, version);
+                    let template =
+                        PublishTemplate::new(b"a/b", qos, false, 16 + filler_len, version);
                     let mut out = Vec::new();
                     template.write(0x1234, &[9; 16], &filler, &mut out);
                     template.write(0x1235, &[8; 16], &filler, &mut out);
@@ -368,7 +375,7 @@ mod tests {
 
     #[test]
     fn every_cut_of_the_input_waits_for_more() {
-        let template = PublishTemplate::new(b"topic", 2, 200, MqttVersion::V5);
+        let template = PublishTemplate::new(b"topic", 2, false, 200, MqttVersion::V5);
         let mut whole = Vec::new();
         template.write(3, &[1; 16], &[0; 184], &mut whole);
         whole.extend_from_slice(&[0xd0, 0]);

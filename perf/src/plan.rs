@@ -1,14 +1,12 @@
-//! Who connects, publishes and subscribes to what: a scenario spelled out client by client.
+//! The clients of a run, one by one: what `scenario` means for each of them.
 //!
-//! A stream is one (publisher, topic) pair. Streams are numbered so that every subscriber hears
-//! one contiguous range of them, which lets it keep one tracker per stream in a plain vector:
-//! publisher `p` owns the streams `p * topics .. (p + 1) * topics`; a subscriber hears those of its
-//! own publisher (p2p), of its block of publishers (fanin) or all (fanout).
-//! Publishers sit with their subscribers on one worker where that is possible.
+//! Publishers sit with their subscribers on one worker where that is possible, and the members of a
+//! shared group always do.
 
 use std::ops::Range;
 
-use crate::settings::{Load, Scenario, Settings};
+use crate::scenario::Scenario;
+use crate::settings::{Settings, Stage};
 
 /// One client of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,31 +24,34 @@ pub(crate) enum RolePlan {
     /// Only stays connected.
     Idle,
     /// Publishes its streams in turn.
-    Publisher { publisher: u32, streams: Range<u32> },
+    Publisher { publisher: u32 },
     /// Hears a range of streams through some filters.
     Subscriber {
         streams: Range<u32>,
         filters: Vec<String>,
+        /// The shared group that hears them; `None`: this subscriber alone.
+        group: Option<u32>,
+        /// Messages per second that it reads at most.
+        read_rate: Option<u64>,
     },
 }
 
-/// All clients of a run, in the order in which they connect: subscribers first.
+/// The clients of a stage, in the order in which they connect: subscribers first.
 pub(crate) fn clients(settings: &Settings) -> Vec<ClientPlan> {
-    let mut plan = Vec::new();
-    match (settings.scenario, &settings.load) {
-        (Scenario::Conn { clients }, _) => {
-            plan.extend((0..clients).map(|_| (RolePlan::Idle, 0)));
-            spread(&mut plan);
-        }
-        (scenario, Some(load)) => {
-            subscribers(scenario, load, &mut plan);
-            publishers(scenario, load, settings.target.threads, &mut plan);
-        }
-        (_, None) => {}
+    let scenario = &settings.scenario;
+    let mut plan: Vec<(RolePlan, u32)> = (0..scenario.idle).map(|n| (RolePlan::Idle, n)).collect();
+    if let Some(load) = &settings.load {
+        let prefix = &load.topic_prefix;
+        plan.extend((0..scenario.subscribers).map(|n| subscriber(scenario, prefix, n)));
+        plan.extend((0..scenario.publishers).map(|publisher| {
+            let group = scenario.worker_group(publisher, settings.target.threads);
+            (RolePlan::Publisher { publisher }, group)
+        }));
     }
     let threads = u32::try_from(settings.target.threads).unwrap_or(1);
     plan.into_iter()
         .zip(0..)
+        .filter(|((role, _), _)| settings.stage.includes(role))
         .map(|((role, group), number)| {
             let worker = usize::try_from(group % threads).unwrap_or(0);
             ClientPlan {
@@ -62,140 +63,91 @@ pub(crate) fn clients(settings: &Settings) -> Vec<ClientPlan> {
         .collect()
 }
 
-/// The topic of a stream.
-pub(crate) fn topic(scenario: Scenario, load: &Load, stream: u32) -> String {
-    let prefix = &load.topic_prefix;
-    match scenario {
-        Scenario::Conn { .. } | Scenario::P2p { .. } => format!("{prefix}/p2p/{stream}"),
-        Scenario::Fanout { .. } => format!("{prefix}/fanout/{stream}"),
-        Scenario::Fanin {
-            publishers,
-            subscribers,
-        } => {
-            let group = group_of(stream / load.topics, publishers, subscribers);
-            format!("{prefix}/fanin/{group}/{stream}")
+fn subscriber(scenario: &Scenario, prefix: &str, number: u32) -> (RolePlan, u32) {
+    let group = scenario.group(number);
+    let role = RolePlan::Subscriber {
+        streams: scenario.heard(number),
+        filters: scenario.filters(prefix, number),
+        group,
+        read_rate: scenario.read_rate(number),
+    };
+    (role, group.unwrap_or(number))
+}
+
+impl Stage {
+    /// Whether clients of this role take part.
+    fn includes(self, role: &RolePlan) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::Park | Self::CatchUp { .. } => !matches!(role, RolePlan::Publisher { .. }),
+            Self::Fill | Self::Clear => matches!(role, RolePlan::Publisher { .. }),
         }
     }
-}
-
-fn spread(plan: &mut [(RolePlan, u32)]) {
-    for (client, group) in plan.iter_mut().zip(0..) {
-        client.1 = group;
-    }
-}
-
-fn subscribers(scenario: Scenario, load: &Load, plan: &mut Vec<(RolePlan, u32)>) {
-    for subscriber in 0..scenario.subscriber_count() {
-        let publishers = heard(scenario, subscriber);
-        let streams = publishers.start * load.topics..publishers.end * load.topics;
-        let filters = match scenario {
-            Scenario::Fanin { .. } => vec![format!("{}/fanin/{subscriber}/+", load.topic_prefix)],
-            Scenario::Fanout { wildcard: true, .. } => {
-                vec![format!("{}/fanout/+", load.topic_prefix)]
-            }
-            Scenario::Conn { .. } | Scenario::P2p { .. } | Scenario::Fanout { .. } => streams
-                .clone()
-                .map(|stream| topic(scenario, load, stream))
-                .collect(),
-        };
-        plan.push((RolePlan::Subscriber { streams, filters }, subscriber));
-    }
-}
-
-fn publishers(scenario: Scenario, load: &Load, threads: usize, plan: &mut Vec<(RolePlan, u32)>) {
-    for publisher in 0..scenario.publisher_count() {
-        let streams = publisher * load.topics..(publisher + 1) * load.topics;
-        let group = match scenario {
-            // With fewer subscribers than threads, the publishers are what can be spread.
-            Scenario::Fanin {
-                publishers,
-                subscribers,
-            } if u64::from(subscribers) >= threads as u64 => {
-                group_of(publisher, publishers, subscribers)
-            }
-            Scenario::Conn { .. }
-            | Scenario::P2p { .. }
-            | Scenario::Fanin { .. }
-            | Scenario::Fanout { .. } => publisher,
-        };
-        plan.push((RolePlan::Publisher { publisher, streams }, group));
-    }
-}
-
-/// The publishers that a subscriber hears.
-fn heard(scenario: Scenario, subscriber: u32) -> Range<u32> {
-    match scenario {
-        Scenario::Conn { .. } => 0..0,
-        Scenario::P2p { .. } => subscriber..subscriber + 1,
-        Scenario::Fanout { publishers, .. } => 0..publishers,
-        Scenario::Fanin {
-            publishers,
-            subscribers,
-        } => {
-            let bound = |group: u32| {
-                let position = u64::from(group) * u64::from(publishers) / u64::from(subscribers);
-                u32::try_from(position).unwrap_or(publishers)
-            };
-            bound(subscriber)..bound(subscriber + 1)
-        }
-    }
-}
-
-/// The subscriber whose block a fan-in publisher is in; 0 when there is none.
-fn group_of(publisher: u32, publishers: u32, subscribers: u32) -> u32 {
-    // The largest g with g * publishers / subscribers <= publisher.
-    let position = (u64::from(publisher) + 1) * u64::from(subscribers);
-    u32::try_from(position.saturating_sub(1) / u64::from(publishers.max(1))).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Cli;
-    use clap::Parser;
 
     fn plan(arguments: &str) -> (Settings, Vec<ClientPlan>) {
         let words = std::iter::once("corelane-bench").chain(arguments.split_whitespace());
-        let cli = Cli::try_parse_from(words).unwrap();
+        let cli = crate::parse(words).unwrap();
         let settings = Settings::parse(&cli.command).unwrap().unwrap();
         let clients = clients(&settings);
         (settings, clients)
     }
 
     fn matches(filter: &str, topic: &str) -> bool {
-        filter.strip_suffix('+').map_or(filter == topic, |head| {
-            topic
+        let (head, last) = filter.rsplit_once('/').unwrap();
+        match last {
+            "+" => topic
                 .strip_prefix(head)
-                .is_some_and(|rest| !rest.contains('/'))
-        })
+                .and_then(|rest| rest.strip_prefix('/'))
+                .is_some_and(|rest| !rest.contains('/')),
+            "#" => topic
+                .strip_prefix(head)
+                .is_some_and(|rest| rest.starts_with('/')),
+            _ => filter == topic,
+        }
     }
 
     /// Every subscriber's filters match exactly the topics of the streams it is said to hear.
     #[track_caller]
     fn check(arguments: &str, client_count: usize) {
         let (settings, clients) = plan(arguments);
+        let scenario = &settings.scenario;
         assert_eq!(clients.len(), client_count);
-        let load = settings.load.as_ref().unwrap();
-        let stream_count = settings.scenario.publisher_count() * load.topics;
+        let stream_count = u32::try_from(scenario.stream_count()).unwrap();
         let mut deliveries = 0;
+        let mut groups_seen = std::collections::HashSet::new();
         for client in &clients {
             assert!(client.worker < settings.target.threads);
-            if let RolePlan::Subscriber { streams, filters } = &client.role {
-                for stream in 0..stream_count {
-                    let topic = topic(settings.scenario, load, stream);
-                    let hits = filters
-                        .iter()
-                        .filter(|filter| matches(filter, &topic))
-                        .count();
-                    assert_eq!(hits, usize::from(streams.contains(&stream)), "{topic}");
-                    deliveries += hits as u64;
-                }
+            let RolePlan::Subscriber {
+                streams,
+                filters,
+                group,
+                ..
+            } = &client.role
+            else {
+                continue;
+            };
+            let counts = group.is_none_or(|group| groups_seen.insert(group));
+            for stream in 0..stream_count {
+                let topic = scenario.topic("corelane-bench", stream);
+                let share = group.map(|group| format!("$share/group{group}/"));
+                let hits = filters
+                    .iter()
+                    .map(|filter| match &share {
+                        Some(share) => filter.strip_prefix(share.as_str()).unwrap(),
+                        None => filter,
+                    })
+                    .filter(|filter| matches(filter, &topic))
+                    .count();
+                assert_eq!(hits, usize::from(streams.contains(&stream)), "{topic}");
+                deliveries += u64::from(counts) * hits as u64;
             }
         }
-        assert_eq!(
-            deliveries,
-            u64::from(stream_count) * settings.scenario.fan_out()
-        );
+        assert_eq!(deliveries, u64::from(stream_count) * scenario.fan_out());
     }
 
     #[test]
@@ -212,17 +164,46 @@ mod tests {
     }
 
     #[test]
+    fn filters_of_the_presets_match_the_streams_that_are_expected() {
+        check("shared --publishers 50 --subscribers 6", 56);
+        check(
+            "emqx-ref --part fan-in --publishers 40 --subscribers 10 --groups 4",
+            50,
+        );
+        check(
+            "emqx-ref --part fan-out --publishers 4 --subscribers 20",
+            24,
+        );
+        check("tbmq --publishers 3 --subscribers 4", 7);
+        check("tbmq --part p2p --publishers 5 --subscribers 5", 10);
+        check("rmqtt --publishers 2 --subscribers 11", 13);
+        check("nanomq --publishers 4 --subscribers 5", 9);
+        check("slow-sub --publishers 9 --canaries 3", 13);
+        check(
+            "retained --publishers 2 --retained 40 --matching 10 --subscribers 8",
+            10,
+        );
+        check("offline --publishers 2 --sessions 5", 7);
+        check("durable-fan --subscribers 5", 6);
+        check("sub-rate --topics 20", 2);
+        check(
+            "plan --hears own --filters hash --publishers 3 --subscribers 3",
+            6,
+        );
+    }
+
+    #[test]
     fn pairs_share_a_worker() {
-        let (_, clients) = plan("p2p --pairs 10 --threads 3");
+        let (settings, clients) = plan("p2p --pairs 10 --threads 3");
         let worker_of = |wanted: u32| {
             let found = clients.iter().filter(|client| match &client.role {
-                RolePlan::Publisher { streams, .. } | RolePlan::Subscriber { streams, .. } => {
-                    streams.contains(&wanted)
-                }
+                RolePlan::Publisher { publisher } => *publisher == wanted,
+                RolePlan::Subscriber { streams, .. } => streams.contains(&wanted),
                 RolePlan::Idle => false,
             });
             found.map(|client| client.worker).collect::<Vec<_>>()
         };
+        assert_eq!(settings.scenario.topics, 1);
         for stream in 0..10 {
             let workers = worker_of(stream);
             assert_eq!(workers.len(), 2);
@@ -231,16 +212,24 @@ mod tests {
     }
 
     #[test]
+    fn members_of_a_group_share_a_worker() {
+        let (_, clients) = plan("shared --publishers 9 --subscribers 8 --groups 2 --threads 3");
+        let mut worker_of_group = std::collections::HashMap::new();
+        for client in &clients {
+            if let RolePlan::Subscriber { group, .. } = client.role {
+                let worker = *worker_of_group.entry(group).or_insert(client.worker);
+                assert_eq!(worker, client.worker);
+            }
+        }
+        assert_eq!(worker_of_group.len(), 2);
+    }
+
+    #[test]
     fn idle_clients_are_spread_over_the_workers() {
         let (_, clients) = plan("conn --clients 10 --threads 3");
         for worker in 0..3 {
-            assert!(
-                clients
-                    .iter()
-                    .filter(|client| client.worker == worker)
-                    .count()
-                    >= 3
-            );
+            let count = clients.iter().filter(|client| client.worker == worker);
+            assert!(count.count() >= 3);
         }
     }
 }

@@ -6,11 +6,10 @@
 //! unacknowledged messages has room. Without one (closed loop) the subscribers' progress takes the
 //! place of the schedule: at most `window` messages are underway from here to every subscriber.
 
-use std::ops::Range;
-
 use crate::packet::PublishTemplate;
 use crate::payload::Stamp;
 use crate::schedule::Schedule;
+use crate::tally::sent_in_turn;
 
 /// When messages may leave.
 #[derive(Clone, Copy, Debug)]
@@ -78,8 +77,12 @@ pub(crate) struct Publisher {
     pub(crate) connection: usize,
     /// Whether it stands in the worker's queue of publishers that may send.
     pub(crate) is_queued: bool,
-    streams: Range<u32>,
-    templates: Vec<PublishTemplate>,
+    /// What it publishes in turn: streams and their packets.
+    streams: Vec<(u32, PublishTemplate)>,
+    /// Messages that it sends at most.
+    count: u64,
+    /// Whether it publishes empty payloads, which remove what is retained.
+    clears: bool,
     qos: u8,
     window: u64,
     in_flight: InFlight,
@@ -90,22 +93,21 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher of `streams`, one template each.
+    /// A publisher of `streams`.
     pub(crate) fn new(
         number: u32,
-        streams: Range<u32>,
-        templates: Vec<PublishTemplate>,
+        streams: Vec<(u32, PublishTemplate)>,
         qos: u8,
         window: u16,
     ) -> Self {
-        assert_eq!(templates.len(), streams.len(), "one template per stream");
         let slots = if qos == 0 { 0 } else { usize::from(window) };
         Self {
             number,
             connection: usize::MAX,
             is_queued: false,
             streams,
-            templates,
+            count: u64::MAX,
+            clears: false,
             qos,
             window: u64::from(window),
             in_flight: InFlight::new(slots),
@@ -113,6 +115,25 @@ impl Publisher {
             forgiven: 0,
             passed_before: 0,
         }
+    }
+
+    /// Ends it after so many messages.
+    pub(crate) fn limit(&mut self, count: u64) {
+        self.count = count;
+    }
+
+    /// Makes it publish empty payloads.
+    pub(crate) fn clear(&mut self) {
+        self.clears = true;
+    }
+
+    /// How many messages each of its streams has got.
+    pub(crate) fn sent_by_stream(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        let topics = self.streams.len() as u64;
+        self.streams
+            .iter()
+            .zip(0..)
+            .map(move |((stream, _), turn)| (*stream, sent_in_turn(self.sent, topics, turn)))
     }
 
     /// Narrows the window to the server's Receive Maximum.
@@ -135,6 +156,7 @@ impl Publisher {
                 / fan_out)
                 .saturating_sub(self.sent),
         };
+        let allowed = allowed.min(self.count.saturating_sub(self.sent));
         if self.qos == 0 {
             allowed
         } else {
@@ -151,7 +173,7 @@ impl Publisher {
         filler: &[u8],
         out: &mut Vec<u8>,
     ) -> u64 {
-        let topics = u64::from(self.streams.end - self.streams.start);
+        let topics = self.streams.len() as u64;
         let mut turn = self.sent % topics;
         let mut round = self.sent / topics;
         for written in 0..count {
@@ -166,7 +188,7 @@ impl Publisher {
                 return written;
             };
             let turn_index = usize::try_from(turn).unwrap_or(usize::MAX);
-            let Some(template) = self.templates.get(turn_index) else {
+            let Some((stream, template)) = self.streams.get(turn_index) else {
                 return written;
             };
             let packet_id = if self.qos == 0 {
@@ -177,14 +199,17 @@ impl Publisher {
                 };
                 id
             };
-            let stream = self.streams.start + u32::try_from(turn).unwrap_or(0);
             let stamp = Stamp {
                 run: moment.run,
-                stream,
+                stream: *stream,
                 sequence,
                 intended_ns,
             };
-            template.write(packet_id, &stamp.to_bytes(), filler, out);
+            if self.clears {
+                template.write(packet_id, &[], &[], out);
+            } else {
+                template.write(packet_id, &stamp.to_bytes(), filler, out);
+            }
             self.sent += 1;
             turn += 1;
             if turn == topics {
@@ -215,10 +240,6 @@ impl Publisher {
         true
     }
 
-    pub(crate) fn sent(&self) -> u64 {
-        self.sent
-    }
-
     pub(crate) fn in_flight_count(&self) -> u64 {
         self.in_flight.count as u64
     }
@@ -244,9 +265,9 @@ mod tests {
     };
 
     fn publisher(qos: u8, window: u16, topics: u32) -> Publisher {
-        let template = PublishTemplate::new(b"t", qos, 16, MqttVersion::V311);
-        let templates = vec![template; topics as usize];
-        Publisher::new(1, 10..10 + topics, templates, qos, window)
+        let template = PublishTemplate::new(b"t", qos, false, 16, MqttVersion::V311);
+        let streams = (10..10 + topics).map(|stream| (stream, template.clone()));
+        Publisher::new(1, streams.collect(), qos, window)
     }
 
     fn stamps(out: &[u8]) -> Vec<Stamp> {

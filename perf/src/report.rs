@@ -15,6 +15,8 @@ pub struct Report {
     pub clients: u64,
     /// How connecting went.
     pub connect: ConnectReport,
+    /// The steps of a scenario that takes several.
+    pub stages: Vec<StageReport>,
     /// What became of the messages; none in `conn`.
     pub messages: Option<MessageReport>,
     /// What the broker used; none without `--server-pid`.
@@ -39,6 +41,43 @@ pub struct ConnectReport {
     pub per_second: f64,
     /// From the intended start of a connection to its CONNACK.
     pub latency: Option<LatencySummary>,
+    /// From a SUBSCRIBE to its SUBACK.
+    pub subscribe_latency: Option<LatencySummary>,
+}
+
+/// One step of a scenario that takes several.
+#[derive(Clone, Debug, Serialize)]
+pub struct StageReport {
+    /// What was done.
+    pub name: &'static str,
+    /// How long it took, seconds.
+    pub seconds: f64,
+    /// How many of what it did: clients that subscribed, messages sent or delivered.
+    pub count: u64,
+}
+
+/// How evenly shared groups were served.
+#[derive(Clone, Debug, Serialize)]
+pub struct ShareReport {
+    /// Groups.
+    pub groups: u32,
+    /// Members of all groups.
+    pub members: u64,
+    /// What the member with the fewest messages got.
+    pub least: u64,
+    /// What the member with the most messages got.
+    pub most: u64,
+    /// The one by the other; none when a member got nothing.
+    pub most_by_least: Option<f64>,
+}
+
+/// What became of the messages for the subscriber that reads slowly.
+#[derive(Clone, Debug, Serialize)]
+pub struct SlowReport {
+    /// Messages that it read.
+    pub received: u64,
+    /// Messages for it that it had not read at the end: queued in the broker, or dropped by it.
+    pub behind: u64,
 }
 
 /// What became of the messages.
@@ -86,6 +125,10 @@ pub struct MessageReport {
     pub delivery_latency: Option<LatencySummary>,
     /// From the intended send time to PUBACK or PUBCOMP.
     pub ack_latency: Option<LatencySummary>,
+    /// How evenly shared groups were served.
+    pub share: Option<ShareReport>,
+    /// The subscriber that reads slowly, which no other figure of messages counts as lost.
+    pub slow: Option<SlowReport>,
 }
 
 impl MessageReport {
@@ -136,6 +179,11 @@ impl fmt::Display for Report {
             connect.connected, connect.failed, connect.seconds, connect.per_second
         )?;
         latency_line(f, "CONNACK us", connect.latency.as_ref())?;
+        latency_line(f, "SUBACK us", connect.subscribe_latency.as_ref())?;
+        for stage in &self.stages {
+            let (name, seconds, count) = (stage.name, stage.seconds, stage.count);
+            writeln!(f, "stage         {name}: {count} in {seconds:.3} s")?;
+        }
         if let Some(messages) = &self.messages {
             write!(f, "{messages}")?;
         }
@@ -203,7 +251,22 @@ impl fmt::Display for MessageReport {
             self.sent_per_second, self.delivered_per_second, self.window_seconds
         )?;
         latency_line(f, "delivery us", self.delivery_latency.as_ref())?;
-        latency_line(f, "ack us", self.ack_latency.as_ref())
+        latency_line(f, "ack us", self.ack_latency.as_ref())?;
+        if let Some(share) = &self.share {
+            writeln!(
+                f,
+                "shares        {} members in {} groups got {} to {} messages each",
+                share.members, share.groups, share.least, share.most
+            )?;
+        }
+        if let Some(slow) = &self.slow {
+            let (received, behind) = (slow.received, slow.behind);
+            writeln!(
+                f,
+                "slow reader   {received} read, {behind} behind at the end"
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -271,6 +334,8 @@ mod tests {
             delivered_per_second: 970.0,
             delivery_latency: Some(latency()),
             ack_latency: None,
+            share: None,
+            slow: None,
         }
     }
 
@@ -284,7 +349,9 @@ mod tests {
                 seconds: 0.5,
                 per_second: 4.0,
                 latency: None,
+                subscribe_latency: None,
             },
+            stages: Vec::new(),
             messages: Some(messages()),
             server: Some(ServerReport {
                 cpu_us: Some(12.345),

@@ -7,13 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::assemble::{Sample, Samples, assemble};
+use crate::assemble::{Sample, Samples};
 use crate::error::BenchError;
 use crate::plan;
-use crate::report::Report;
 use crate::run_state::{Clock, RunState, Totals};
+use crate::scenario::Hears;
 use crate::server_usage::Usage;
-use crate::settings::{Load, Settings};
+use crate::settings::{Load, Settings, Stage};
 use crate::worker::{Outcome, Worker};
 
 /// File descriptors that are not client sockets.
@@ -28,27 +28,28 @@ const SECOND_NS: u64 = 1_000_000_000;
 
 type Handles<'s> = [ScopedJoinHandle<'s, Result<Outcome, BenchError>>];
 
-/// Makes a run.
+/// What a stage leaves behind.
+pub(crate) struct Ran {
+    pub(crate) samples: Samples,
+    pub(crate) outcomes: Vec<Outcome>,
+    pub(crate) setup_ns: u64,
+    pub(crate) first_fault: Option<String>,
+}
+
+/// A clock and a tag for all stages of a run.
+pub(crate) fn start_run() -> (Clock, u8) {
+    (Clock::start(), run_tag())
+}
+
+/// Makes one stage of a run.
 ///
 /// # Errors
 /// When clients can't connect, the system lacks something, or a worker fails. Faults of the broker
 /// under load are in the report.
-pub(crate) fn run(settings: &Settings) -> Result<Report, BenchError> {
-    raise_descriptor_limit(settings.scenario.client_count())?;
-    if let Some(pid) = settings.target.server_pid {
-        Usage::read(pid).map_err(|source| BenchError::System {
-            doing: "reading --server-pid",
-            source,
-        })?;
-    }
+pub(crate) fn run(settings: &Settings, clock: Clock, tag: u8) -> Result<Ran, BenchError> {
+    raise_descriptor_limit(settings.client_count())?;
     let threads = settings.target.threads;
-    let clock = Clock::start();
-    let state = RunState::new(
-        clock,
-        run_tag(),
-        threads,
-        settings.scenario.publisher_count(),
-    );
+    let state = RunState::new(clock, tag, threads, settings.scenario.publishers);
     let mut parts = vec![Vec::new(); threads];
     for client in plan::clients(settings) {
         if let Some(part) = parts.get_mut(client.worker) {
@@ -77,7 +78,12 @@ pub(crate) fn run(settings: &Settings) -> Result<Report, BenchError> {
         for handle in handles {
             outcomes.push(handle.join().map_err(|_| BenchError::WorkerPanicked)??);
         }
-        Ok(assemble(settings, &state, &samples?, outcomes))
+        Ok(Ran {
+            samples: samples?,
+            outcomes,
+            setup_ns: state.setup_ns,
+            first_fault: state.first_fault().map(str::to_owned),
+        })
     })
 }
 
@@ -92,16 +98,25 @@ impl Conductor<'_> {
         let first = self.sample();
         self.await_ready(handles)?;
         let ready = self.sample();
+        if self.settings.stage == Stage::Park {
+            return Ok(Samples::until_ready(first, ready, ready));
+        }
+        if let Stage::CatchUp { .. } = self.settings.stage {
+            // What is to come has been published already.
+            if let Some(load) = &self.settings.load {
+                self.drain(load, handles);
+            }
+            let end = self.sample();
+            return Ok(Samples {
+                start: first,
+                end,
+                ..Samples::until_ready(first, ready, end)
+            });
+        }
         let Some(load) = &self.settings.load else {
             self.watch_until(ready.at_ns + self.settings.hold_ns, handles);
             let end = self.sample();
-            return Ok(Samples {
-                first,
-                ready,
-                start: first,
-                end: ready,
-                last: end,
-            });
+            return Ok(Samples::until_ready(first, ready, end));
         };
         let start_ns = self.state.clock.now_ns() + LEAD_NS;
         self.state.load_from(start_ns);
@@ -121,7 +136,7 @@ impl Conductor<'_> {
 
     /// Waits until every client is ready or has failed.
     fn await_ready(&mut self, handles: &Handles<'_>) -> Result<(), BenchError> {
-        let wanted = self.settings.scenario.client_count();
+        let wanted = self.settings.client_count();
         let mut before = self.state.totals();
         let mut changed_ns = self.state.clock.now_ns();
         loop {
@@ -158,7 +173,8 @@ impl Conductor<'_> {
         loop {
             let now_ns = self.state.clock.now_ns();
             let totals = self.state.totals();
-            if now_ns >= end_ns || self.is_deserted(totals) || is_any_finished(handles) {
+            let is_over = now_ns >= end_ns || self.has_sent_all(totals);
+            if is_over || self.is_deserted(totals) || is_any_finished(handles) {
                 return;
             }
             self.show_progress(now_ns, totals);
@@ -171,11 +187,14 @@ impl Conductor<'_> {
     /// Counters are believed only when every worker has made a whole turn since they last changed:
     /// on a busy machine a worker may be away for longer than any patience here.
     fn drain(&mut self, load: &Load, handles: &Handles<'_>) {
-        let fan_out = self.settings.scenario.fan_out();
-        let scheduled = load.scheduled_count();
+        let fan_out = self.settings.fan_out();
+        let planned = self.settings.planned_count().unwrap_or(0);
         let mut before = self.state.totals();
         let mut turns_before = self.state.turns();
         let mut changed_ns = self.state.clock.now_ns();
+        // A slow reader makes progress for ever: what it is behind is to be seen.
+        let is_slow = matches!(self.settings.scenario.hears, Hears::Slow { .. });
+        let end_ns = changed_ns + if is_slow { load.drain_ns } else { u64::MAX / 2 };
         loop {
             // Turns first: what they have written is then in the totals.
             let turns = self.state.turns();
@@ -189,15 +208,20 @@ impl Conductor<'_> {
                 .iter()
                 .zip(&turns_before)
                 .all(|(now, then)| *now >= then + 2);
-            let is_complete = totals.sent >= scheduled
-                && totals.delivered >= totals.sent * fan_out
-                && totals.in_flight == 0;
+            let is_complete = match self.settings.stage {
+                Stage::CatchUp { expected, .. } => totals.delivered >= expected,
+                Stage::Whole | Stage::Park | Stage::Fill | Stage::Clear => {
+                    totals.sent >= planned
+                        && totals.delivered >= totals.sent * fan_out
+                        && totals.in_flight == 0
+                }
+            };
             let patience_ns = if is_complete {
                 LEAD_NS
             } else {
                 load.drain_ns.max(2 * LEAD_NS)
             };
-            let is_over = is_current && now_ns - changed_ns > patience_ns;
+            let is_over = is_current && (now_ns - changed_ns > patience_ns || now_ns > end_ns);
             if is_over || self.is_deserted(totals) || is_any_finished(handles) {
                 return;
             }
@@ -207,7 +231,19 @@ impl Conductor<'_> {
     }
 
     fn is_deserted(&self, totals: Totals) -> bool {
-        totals.disconnected + totals.failed >= self.settings.scenario.client_count()
+        totals.disconnected + totals.failed >= self.settings.client_count()
+    }
+
+    /// Whether `--count` has ended the load, and everything has arrived.
+    fn has_sent_all(&self, totals: Totals) -> bool {
+        let load = self.settings.load.as_ref();
+        load.is_some_and(|load| load.count.is_some())
+            && self
+                .settings
+                .planned_count()
+                .is_some_and(|planned| totals.sent >= planned)
+            && totals.in_flight == 0
+            && totals.delivered >= totals.sent * self.settings.fan_out()
     }
 
     fn sample(&self) -> Sample {

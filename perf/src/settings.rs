@@ -5,10 +5,12 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cli::{Command, LoadArgs, MqttVersion, TargetArgs};
+use crate::cli::{Command, Durable, LoadArgs, MqttVersion, TargetArgs};
 use crate::error::BenchError;
 use crate::payload::STREAM_COUNT_MAX;
+use crate::scenario::{Flow, Scenario};
 use crate::schedule::{SCHEDULED_COUNT_MAX, Schedule};
+use crate::shape::{Shape, shape};
 
 /// The window per publisher without a rate: what the project's floor was measured with.
 const CLOSED_WINDOW: u16 = 20;
@@ -19,6 +21,7 @@ const OPEN_WINDOW: u16 = 1024;
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) scenario: Scenario,
+    pub(crate) stage: Stage,
     pub(crate) address: SocketAddr,
     pub(crate) target: Target,
     /// `None`: connections only.
@@ -26,24 +29,19 @@ pub(crate) struct Settings {
     pub(crate) hold_ns: u64,
 }
 
-/// Who talks to whom.
+/// Which part of a run is made now. Scenarios of the flow `Load` and `Hold` have only one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scenario {
-    Conn {
-        clients: u32,
-    },
-    P2p {
-        pairs: u32,
-    },
-    Fanin {
-        publishers: u32,
-        subscribers: u32,
-    },
-    Fanout {
-        publishers: u32,
-        subscribers: u32,
-        wildcard: bool,
-    },
+pub(crate) enum Stage {
+    /// All of it, everybody connected.
+    Whole,
+    /// Subscribers subscribe and leave.
+    Park,
+    /// Publishers publish, nobody listens.
+    Fill,
+    /// Subscribers come, or come back, and get what was published: so many deliveries.
+    CatchUp { expected: u64, resumes: bool },
+    /// Publishers remove what they have left retained.
+    Clear,
 }
 
 /// How clients connect.
@@ -51,7 +49,7 @@ pub(crate) enum Scenario {
 pub(crate) struct Target {
     pub(crate) version: MqttVersion,
     pub(crate) keepalive_s: u16,
-    pub(crate) durable: bool,
+    pub(crate) durable: Durable,
     pub(crate) client_prefix: String,
     pub(crate) username: Option<String>,
     pub(crate) password: Option<String>,
@@ -59,6 +57,8 @@ pub(crate) struct Target {
     pub(crate) connecting_max: u32,
     pub(crate) connect_rate: Option<NonZeroU64>,
     pub(crate) threads: usize,
+    /// Filters at most in one SUBSCRIBE.
+    pub(crate) per_subscribe: usize,
     pub(crate) server_pid: Option<u32>,
     pub(crate) json: Option<PathBuf>,
     pub(crate) quiet: bool,
@@ -71,9 +71,12 @@ pub(crate) struct Load {
     pub(crate) subscribe_qos: u8,
     pub(crate) size: usize,
     pub(crate) rate: Option<NonZeroU64>,
+    /// Messages that a publisher sends at most.
+    pub(crate) count: Option<NonZeroU64>,
+    /// Whether messages are published to be retained.
+    pub(crate) retain: bool,
     pub(crate) window: u16,
     pub(crate) max_per_send: u16,
-    pub(crate) topics: u32,
     pub(crate) topic_prefix: String,
     pub(crate) duration_ns: u64,
     pub(crate) warm_up_ns: u64,
@@ -82,121 +85,83 @@ pub(crate) struct Load {
 }
 
 impl Settings {
-    /// Checks a scenario's arguments; `None` for `sink`, which runs no clients.
+    /// Checks a scenario's arguments; `None` for what runs no clients here, as `sink`.
     ///
     /// # Errors
     /// `Options` for values that don't fit together, `Host` for an address that doesn't resolve.
     pub(crate) fn parse(command: &Command) -> Result<Option<Self>, BenchError> {
-        let (scenario, target, load, hold) = match command {
-            Command::Sink(_) | Command::Storage(_) | Command::Crowd(_) | Command::CrowdPart(_) => {
-                return Ok(None);
-            }
-            Command::Conn(a) => (
-                Scenario::Conn { clients: a.clients },
-                &a.target,
-                None,
-                a.hold,
-            ),
-            Command::P2p(a) => (
-                Scenario::P2p { pairs: a.pairs },
-                &a.target,
-                Some(&a.load),
-                0.0,
-            ),
-            Command::Fanin(a) => {
-                let (publishers, subscribers) = (a.publishers, a.subscribers);
-                (
-                    Scenario::Fanin {
-                        publishers,
-                        subscribers,
-                    },
-                    &a.target,
-                    Some(&a.load),
-                    0.0,
-                )
-            }
-            Command::Fanout(a) => {
-                let (publishers, subscribers) = (a.publishers, a.subscribers);
-                let scenario = Scenario::Fanout {
-                    publishers,
-                    subscribers,
-                    wildcard: a.wildcard,
-                };
-                (scenario, &a.target, Some(&a.load), 0.0)
-            }
+        let Some(shape) = shape(command) else {
+            return Ok(None);
         };
+        let Shape {
+            scenario,
+            target,
+            load,
+            hold,
+        } = shape;
         scenario.check()?;
-        let load = load.map(|load| Load::parse(load, scenario)).transpose()?;
+        let load = load.map(|load| Load::parse(load, &scenario)).transpose()?;
         let address = resolve(target)?;
         let target = Target::parse(target, address)?;
+        let is_durable = target.durable != Durable::None;
+        if matches!(scenario.flow, Flow::Offline { .. }) && !is_durable {
+            return refuse("offline needs durable sessions: not --durable=none".to_owned());
+        }
         Ok(Some(Self {
             scenario,
             address,
             target,
             load,
             hold_ns: nanoseconds(hold),
+            stage: Stage::Whole,
         }))
     }
-}
 
-impl Scenario {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Conn { .. } => "conn",
-            Self::P2p { .. } => "p2p",
-            Self::Fanin { .. } => "fanin",
-            Self::Fanout { .. } => "fanout",
+    /// The same run, at one of its stages.
+    pub(crate) fn at(&self, stage: Stage) -> Self {
+        Self {
+            stage,
+            ..self.clone()
         }
     }
 
-    pub(crate) fn publisher_count(self) -> u32 {
-        match self {
-            Self::Conn { .. } => 0,
-            Self::P2p { pairs } => pairs,
-            Self::Fanin { publishers, .. } | Self::Fanout { publishers, .. } => publishers,
+    /// Clients of this stage.
+    pub(crate) fn client_count(&self) -> u64 {
+        let scenario = &self.scenario;
+        match self.stage {
+            Stage::Whole => scenario.client_count(),
+            Stage::Park | Stage::CatchUp { .. } => u64::from(scenario.subscribers),
+            Stage::Fill | Stage::Clear => u64::from(scenario.publishers),
         }
     }
 
-    pub(crate) fn subscriber_count(self) -> u32 {
-        match self {
-            Self::Conn { .. } => 0,
-            Self::P2p { pairs } => pairs,
-            Self::Fanin { subscribers, .. } | Self::Fanout { subscribers, .. } => subscribers,
+    /// Hearers of each message who are there while it is published.
+    pub(crate) fn fan_out(&self) -> u64 {
+        match self.stage {
+            Stage::Whole => self.scenario.fan_out(),
+            Stage::Park | Stage::Fill | Stage::CatchUp { .. } | Stage::Clear => 0,
         }
     }
 
-    pub(crate) fn client_count(self) -> u64 {
-        match self {
-            Self::Conn { clients } => u64::from(clients),
-            Self::P2p { .. } | Self::Fanin { .. } | Self::Fanout { .. } => {
-                u64::from(self.publisher_count()) + u64::from(self.subscriber_count())
-            }
+    /// How many messages will be sent in all; `None` when only the time ends the run.
+    pub(crate) fn planned_count(&self) -> Option<u64> {
+        let load = self.load.as_ref()?;
+        let limit = load
+            .count
+            .map(|count| count.get() * u64::from(self.scenario.publishers));
+        match load.rate {
+            Some(_) => Some(load.scheduled_count().min(limit.unwrap_or(u64::MAX))),
+            None => limit,
         }
     }
 
-    /// How many subscribers hear each message.
-    pub(crate) fn fan_out(self) -> u64 {
-        match self {
-            Self::Conn { .. } => 0,
-            Self::P2p { .. } => 1,
-            Self::Fanin { subscribers, .. } => u64::from(subscribers.min(1)),
-            Self::Fanout { subscribers, .. } => u64::from(subscribers),
+    /// Whether a client in this role asks for a session that outlives the connection.
+    pub(crate) fn is_durable(&self, is_subscriber: bool) -> bool {
+        match self.target.durable {
+            Durable::None => false,
+            Durable::Subscribers => is_subscriber,
+            Durable::All => true,
         }
-    }
-
-    fn check(self) -> Result<(), BenchError> {
-        if let Self::Fanin {
-            publishers,
-            subscribers,
-        } = self
-            && subscribers > publishers
-        {
-            return refuse(format!(
-                "--subscribers {subscribers} is more than --publishers {publishers}: in fanin \
-                 every subscriber has publishers of its own"
-            ));
-        }
-        Ok(())
     }
 }
 
@@ -222,6 +187,7 @@ impl Target {
             connecting_max: args.connecting,
             connect_rate: NonZeroU64::new(args.connect_rate),
             threads: usize::from(args.threads),
+            per_subscribe: usize::try_from(args.per_subscribe).unwrap_or(1),
             server_pid: args.server_pid,
             json: args.json.clone(),
             quiet: args.quiet,
@@ -230,8 +196,8 @@ impl Target {
 }
 
 impl Load {
-    fn parse(args: &LoadArgs, scenario: Scenario) -> Result<Self, BenchError> {
-        let streams = u64::from(scenario.publisher_count()) * u64::from(args.topics);
+    fn parse(args: &LoadArgs, scenario: &Scenario) -> Result<Self, BenchError> {
+        let streams = scenario.stream_count();
         if streams > u64::from(STREAM_COUNT_MAX) {
             return refuse(format!(
                 "{streams} topics in all (publishers times --topics) are more than the \
@@ -266,9 +232,10 @@ impl Load {
             subscribe_qos: args.sub_qos.unwrap_or(args.qos),
             size: usize::try_from(args.size).unwrap_or(usize::MAX),
             rate,
+            count: count(args, scenario),
+            retain: matches!(scenario.flow, Flow::Retained { .. }),
             window: args.window.unwrap_or(window),
             max_per_send: args.max_per_send,
-            topics: args.topics,
             topic_prefix: args.topic_prefix.clone(),
             duration_ns: nanoseconds(args.duration),
             warm_up_ns: nanoseconds(args.warm_up),
@@ -287,6 +254,19 @@ impl Load {
         let span_ns = self.warm_up_ns + self.duration_ns;
         let schedule = |rate| Schedule::new(0, span_ns, rate, NonZeroU64::MIN);
         self.rate.map_or(0, |rate| schedule(rate).total_count())
+    }
+}
+
+/// How many messages each publisher sends at most.
+fn count(args: &LoadArgs, scenario: &Scenario) -> Option<NonZeroU64> {
+    match scenario.flow {
+        // One to each topic.
+        Flow::Retained { .. } => NonZeroU64::new(u64::from(scenario.topics)),
+        Flow::Offline { messages, .. } => {
+            let all = u64::from(scenario.subscribers) * u64::from(messages);
+            NonZeroU64::new(all.div_ceil(u64::from(scenario.publishers)))
+        }
+        Flow::Hold | Flow::Load => NonZeroU64::new(args.count),
     }
 }
 
@@ -323,12 +303,10 @@ fn nanoseconds(seconds: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Cli;
-    use clap::Parser;
 
     fn parse(arguments: &str) -> Result<Settings, BenchError> {
         let words = std::iter::once("corelane-bench").chain(arguments.split_whitespace());
-        let cli = Cli::try_parse_from(words).unwrap();
+        let cli = crate::parse(words).unwrap();
         Settings::parse(&cli.command).map(Option::unwrap)
     }
 

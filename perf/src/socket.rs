@@ -111,8 +111,20 @@ fn flags(write: bool) -> epoll::EventFlags {
 ///
 /// `source` binds 127.0.0.(2 + source) first.
 pub(crate) fn connect(address: SocketAddr, source: Option<u8>) -> io::Result<OwnedFd> {
+    connect_with(address, source, None)
+}
+
+/// The same with a receive buffer of so many bytes, where that matters.
+pub(crate) fn connect_with(
+    address: SocketAddr,
+    source: Option<u8>,
+    receive_buffer: Option<usize>,
+) -> io::Result<OwnedFd> {
     let socket = open(address)?;
     sockopt::set_tcp_nodelay(&socket, true)?;
+    if let Some(bytes) = receive_buffer {
+        sockopt::set_socket_recv_buffer_size(&socket, bytes)?;
+    }
     if let Some(source) = source {
         let ip = IpAddr::V4(Ipv4Addr::new(127, 0, 0, source.saturating_add(2)));
         net::bind(&socket, &SocketAddr::new(ip, 0))?;

@@ -7,14 +7,14 @@
 //!
 //! `handshake` has its part before the load, `delivery` what comes in, `closing` the end.
 //!
-//! Indices into `connections`, `publishers` and `subscribers` are made here and never come from the
+//! Indices into `connections`, `publishers` and `hearers` are made here and never come from the
 //! network.
 #![expect(
     clippy::indexing_slicing,
     reason = "indices are assigned by this worker and never freed"
 )]
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,9 +27,10 @@ use crate::plan::ClientPlan;
 use crate::publisher::{Moment, Pacing, Publisher};
 use crate::run_state::{Counters, Phase, RunState};
 use crate::schedule::Schedule;
-use crate::settings::Settings;
+use crate::settings::{Settings, Stage as RunStage};
+use crate::slow_reader::SlowReader;
 use crate::socket::Poller;
-use crate::tally::{Subscriber, Tally};
+use crate::tally::{Hearer, Tally};
 
 /// Room for reads beyond the largest packet.
 const READ_ROOM: usize = 256 * 1024;
@@ -46,9 +47,9 @@ const STALL_NS: u64 = 1_000_000_000;
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) tally: Tally,
-    /// Number and messages sent of each publisher.
+    /// Messages sent on each stream.
     pub(crate) sent: Vec<(u32, u64)>,
-    pub(crate) subscribers: Vec<Subscriber>,
+    pub(crate) hearers: Vec<Hearer>,
 }
 
 /// The part of a run that one thread does.
@@ -61,7 +62,10 @@ pub(crate) struct Worker<'a> {
     pub(crate) poller: Poller,
     pub(crate) connections: Vec<Option<Connection>>,
     pub(crate) publishers: Vec<Publisher>,
-    pub(crate) subscribers: Vec<Subscriber>,
+    pub(crate) hearers: Vec<Hearer>,
+    /// Where shared groups sit in `hearers`, by their number.
+    pub(crate) groups: HashMap<usize, usize>,
+    pub(crate) slow: Vec<SlowReader>,
     /// Where publishers of the run sit in `publishers`, by their number.
     pub(crate) publisher_index: Vec<Option<usize>>,
     pub(crate) next_client: usize,
@@ -71,6 +75,8 @@ pub(crate) struct Worker<'a> {
     pub(crate) out: Vec<u8>,
     pub(crate) pacing: Option<Pacing>,
     pub(crate) window_ns: (u64, u64),
+    /// When the client whose input is served came, in the stage in which that counts.
+    pub(crate) came_ns: Option<u64>,
     filler: Vec<u8>,
     input: Vec<u8>,
     queue: VecDeque<usize>,
@@ -109,7 +115,9 @@ impl<'a> Worker<'a> {
             clients,
             poller,
             publishers: Vec::new(),
-            subscribers: Vec::new(),
+            hearers: Vec::new(),
+            groups: HashMap::new(),
+            slow: Vec::new(),
             publisher_index: vec![None; publisher_count],
             next_client: 0,
             connecting: 0,
@@ -117,6 +125,7 @@ impl<'a> Worker<'a> {
             out: Vec::new(),
             pacing: None,
             window_ns: (0, 0),
+            came_ns: None,
             filler: vec![b'.'; size.saturating_sub(crate::payload::STAMP_LEN)],
             input: vec![0; READ_ROOM + size],
             queue: VecDeque::new(),
@@ -143,6 +152,7 @@ impl<'a> Worker<'a> {
                 Phase::Load => self.load(now_ns),
                 Phase::Close => break,
             };
+            self.resume_slow(now_ns);
             self.turn(timeout)?;
             if now_ns >= self.next_care_ns {
                 self.next_care_ns = now_ns + CARE_INTERVAL_NS;
@@ -154,12 +164,12 @@ impl<'a> Worker<'a> {
         let sent = self
             .publishers
             .iter()
-            .map(|p| (p.number, p.sent()))
+            .flat_map(Publisher::sent_by_stream)
             .collect();
         Ok(Outcome {
             tally: self.tally,
             sent,
-            subscribers: self.subscribers,
+            hearers: self.hearers,
         })
     }
 
@@ -218,14 +228,13 @@ impl<'a> Worker<'a> {
             // What was held up may still leave; the schedule itself ends with the window.
             self.end_ns += load.drain_ns;
         }
-        let scenario = self.settings.scenario;
-        let count = u64::from(scenario.publisher_count());
+        let count = u64::from(self.settings.scenario.publishers);
         let pacing = match (load.rate, std::num::NonZeroU64::new(count)) {
             (Some(rate), Some(count)) => {
                 Pacing::Open(Schedule::new(start_ns, span_ns, rate, count))
             }
             _ => Pacing::Closed {
-                fan_out: scenario.fan_out(),
+                fan_out: self.settings.fan_out(),
             },
         };
         self.pacing = Some(pacing);
@@ -354,11 +363,18 @@ impl<'a> Worker<'a> {
             self.established(token);
             return;
         }
-        match connection.receive(&mut self.input) {
+        let now_ns = self.state.clock.now_ns();
+        let Some(room) = self.read_room(token, now_ns) else {
+            return;
+        };
+        let Some(Some(connection)) = self.connections.get_mut(token) else {
+            return;
+        };
+        match connection.receive(&mut self.input, room) {
             Ok(None) => {}
             Ok(Some(len)) => {
                 let input = std::mem::take(&mut self.input);
-                let result = self.received(token, input.get(..len).unwrap_or_default());
+                let result = self.received(token, input.get(..len).unwrap_or_default(), now_ns);
                 self.input = input;
                 if let Err(reason) = result {
                     self.lose(token, &reason);
@@ -372,12 +388,15 @@ impl<'a> Worker<'a> {
     }
 
     /// Serves all whole packets of an input, and answers them in one send.
-    fn received(&mut self, token: usize, input: &[u8]) -> Result<(), String> {
+    fn received(&mut self, token: usize, input: &[u8], now_ns: u64) -> Result<(), String> {
         let Some(Some(connection)) = self.connections.get(token) else {
             return Ok(());
         };
         let role = connection.role;
-        let now_ns = self.state.clock.now_ns();
+        let received_before = self.tally.received;
+        // What was published before a client came is measured from its coming.
+        self.came_ns = matches!(self.settings.stage, RunStage::CatchUp { .. })
+            .then_some(connection.started_ns);
         let mut scanner = Scanner::new(input, self.settings.target.version);
         let mut passing = crate::delivery::Passing::default();
         self.out.clear();
@@ -389,6 +408,7 @@ impl<'a> Worker<'a> {
             }
         }
         self.pass(passing);
+        self.note_read(token, self.tally.received - received_before);
         let rest = scanner.rest();
         let Some(Some(connection)) = self.connections.get_mut(token) else {
             return Ok(());
@@ -404,10 +424,11 @@ impl<'a> Worker<'a> {
 
     fn control(&mut self, token: usize, bytes: &[u8], now_ns: u64) -> Result<(), String> {
         match control_packet::read_from_server(bytes, self.settings.target.version)? {
-            FromServer::Accepted { receive_maximum } => {
-                self.accepted(token, receive_maximum, now_ns)
-            }
-            FromServer::Subscribed => self.subscribed(token),
+            FromServer::Accepted {
+                receive_maximum,
+                session_present,
+            } => self.accepted(token, receive_maximum, session_present, now_ns),
+            FromServer::Subscribed => self.subscribed(token, now_ns),
             FromServer::Ping => Ok(()),
             FromServer::Refused(reason) => Err(reason),
         }

@@ -6,8 +6,7 @@ use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use clap::Parser;
-use corelane_bench::{BenchError, Cli, Report, Sink, measure};
+use corelane_bench::{BenchError, Report, Sink, measure};
 
 /// Stops the sink when the test ends, however it ends.
 struct StopOnDrop<'a>(&'a AtomicBool);
@@ -27,7 +26,7 @@ fn run_against_sink(relays: bool, arguments: &str) -> Result<Report, BenchError>
         let result = {
             let _stop = StopOnDrop(&stop);
             let line = format!("corelane-bench {arguments} --port {port} --quiet");
-            let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+            let cli = corelane_bench::parse(line.split_whitespace()).unwrap();
             measure(&cli.command)
         };
         serving.join().unwrap().unwrap();
@@ -127,6 +126,19 @@ fn a_sink_that_swallows_makes_the_loss_visible() {
     assert!(!messages.is_faultless());
 }
 
+#[test]
+fn a_server_without_shared_subscriptions_is_found_out() {
+    // The sink takes `$share` for a level like any other, so nobody hears anything.
+    let report = run_against_sink(
+        true,
+        "shared --publishers 4 --subscribers 2 --rate 500 --duration 0.1 --warm-up 0 --drain 0.2 \
+         --sources 0",
+    );
+    let messages = report.unwrap().messages.unwrap();
+    assert_eq!((messages.expected, messages.lost), (50, 50));
+    assert!(!messages.is_faultless());
+}
+
 /// Serves one client: reads its CONNECT, answers, reads once more if asked to, and hangs up.
 fn answer_and_hang_up(listener: &TcpListener, answer: &[u8], reads_on: bool) {
     let (mut socket, _) = listener.accept().unwrap();
@@ -146,7 +158,7 @@ fn run_against_one_answer(answer: &[u8], reads_on: bool) -> Result<Report, Bench
         let line = format!(
             "corelane-bench fanin --publishers 1 --subscribers 0 --rate 1000 --port {port} --quiet"
         );
-        let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+        let cli = corelane_bench::parse(line.split_whitespace()).unwrap();
         measure(&cli.command)
     })
 }
@@ -179,7 +191,7 @@ fn nobody_listening_is_a_named_error() {
         sink.address().unwrap().port()
     };
     let line = format!("corelane-bench p2p --port {port} --quiet");
-    let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+    let cli = corelane_bench::parse(line.split_whitespace()).unwrap();
     let error = measure(&cli.command).unwrap_err().to_string();
     assert!(
         error.contains("connecting") && error.contains("refused"),

@@ -42,6 +42,22 @@ pub(crate) fn run(args: &StorageArgs) -> Result<String, BenchError> {
     result
 }
 
+/// Measures the commit log alone, and prints its figures as JSON.
+pub(crate) fn run_log(args: &StorageArgs) -> Result<String, BenchError> {
+    let args = StorageArgs {
+        part: Some(Part::Log),
+        ..args.clone()
+    };
+    let text = run(&args)?;
+    let figures: serde_json::Value = serde_json::from_str(&text).map_err(failed)?;
+    if let Some(path) = &args.json {
+        std::fs::write(path, &text).map_err(failed)?;
+    }
+    serde_json::to_string_pretty(&figures)
+        .map(|text| text + "\n")
+        .map_err(failed)
+}
+
 fn run_part(plan: &Plan, part: Part) -> Result<String, BenchError> {
     let path: &Path = &plan.directory;
     let figures = match part {
