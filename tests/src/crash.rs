@@ -365,7 +365,10 @@ fn run(seed: u64, kills: u64) {
     println!("crash: QoS 2 exchanges that kills interrupted: {interrupted:?}");
     assert!(totals.acknowledged > kills, "the load is one: {totals:?}");
     let fewer = interrupted.to_node_kills.min(interrupted.from_node_kills);
-    assert!(fewer > kills / 4, "QoS 2 is in the middle: {interrupted:?}");
+    assert!(
+        fewer >= kills / 10,
+        "QoS 2 is in the middle: {interrupted:?}"
+    );
 }
 
 /// The seed of this run: from the environment, or another one each time.

@@ -9,6 +9,7 @@
 //! | `interop` | foreign clients: mosquitto, paho, gmqtt, MQTT.js, rumqttc |
 //! | `crash` | the real process killed, stopped, short of disk or descriptors, on damaged files |
 //! | `hostile` | clients that mean harm get their answer, and harm nobody else |
+//! | `regressions` | faults that users of other brokers have reported |
 //! | `shards` | every pair of shards carries messages, connections spread evenly |
 //! | `startup` | what the process says when it cannot start, and how it stops |
 //! | `simulation` | the whole node on a simulated disk, under seeds |
@@ -40,6 +41,8 @@ mod hostile;
 mod interop;
 #[cfg(test)]
 mod node;
+#[cfg(test)]
+mod regressions;
 #[cfg(test)]
 mod shards;
 pub mod simulation;

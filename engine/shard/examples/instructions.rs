@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use engine_mqtt::{
-    Ack, Connect, Decoded, Direction, Limits, Packet, PacketId, Properties, Publish, QoS,
-    Subscribe, Subscription, SubscriptionOptions, Version, decode,
+    Ack, Connect, Decoded, Direction, Limits, Packet, PacketId, Properties, PropertiesBuilder,
+    Publish, QoS, Subscribe, Subscription, SubscriptionOptions, Version, decode,
 };
 use engine_session::{Address, LogId, LogOffset, Message, Opening, Phase, Window};
 use engine_shard::{
@@ -55,6 +55,10 @@ fn publish(topic: &str, packet_id: u16) -> Vec<u8> {
 }
 
 fn connect(client_id: &str) -> Vec<u8> {
+    connect_with(client_id, &PropertiesBuilder::new())
+}
+
+fn connect_with(client_id: &str, properties: &PropertiesBuilder) -> Vec<u8> {
     encoded(&Packet::Connect(Connect {
         version: Version::V5,
         clean_start: true,
@@ -63,7 +67,7 @@ fn connect(client_id: &str) -> Vec<u8> {
         will: None,
         user_name: None,
         password: None,
-        properties: Properties::EMPTY,
+        properties: properties.properties().unwrap(),
     }))
 }
 
@@ -319,6 +323,35 @@ fn shard_fan_out(count: u32) {
     }
 }
 
+/// A QoS 1 message to one of so many durable sessions, each with a filter of its own.
+fn durable(sessions: u32, count: u32) {
+    let mut node = Node::new();
+    let mut expiry = PropertiesBuilder::new();
+    expiry.session_expiry(3_600);
+    let reader = |number: u32| ConnectionId(u64::from(number) + 10);
+    for number in 0..sessions {
+        let connection = reader(number);
+        node.shard.connected(NOW, connection);
+        let hello = connect_with(&format!("durable-{number:05}"), &expiry);
+        assert!(node.turn(connection, &hello) > 0, "CONNACK");
+        let granted = node.turn(connection, &subscribe(&format!("device/{number:05}/state")));
+        assert!(granted > 0, "SUBACK");
+    }
+    node.client(2, None);
+    // One to each before the count begins: all sessions have had their first delivery.
+    for n in 0..sessions + count {
+        let number = n.wrapping_mul(7_919) % sessions;
+        let topic = format!("device/{number:05}/state");
+        let id = u16::try_from(n % 60_000 + 1).unwrap();
+        let sent = node.turn(ConnectionId(2), &publish(&topic, id));
+        assert!(sent > 64, "it is delivered");
+        // Each session counts its own packet ids.
+        let own = u16::try_from(n / sessions + 1).unwrap();
+        let ack = Ack::success(PacketId::new(own).unwrap());
+        node.turn(reader(number), &encoded(&Packet::PubAck(ack)));
+    }
+}
+
 /// A client comes, subscribes to a filter of its own, and goes.
 fn shard_connect(count: u32) {
     let mut node = Node::new();
@@ -345,9 +378,11 @@ fn main() {
         "shard-message" => shard_message(count),
         "shard-fan-out" => shard_fan_out(count),
         "shard-connect" => shard_connect(count),
+        "durable-1" => durable(1, count),
+        "durable-10000" => durable(10_000, count),
         _ => println!(
             "codec-decode codec-encode topic-match session-window shard-message shard-fan-out \
-             shard-connect"
+             shard-connect durable-1 durable-10000"
         ),
     }
 }
