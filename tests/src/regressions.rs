@@ -5,7 +5,7 @@
 //! |---|---|
 //! | rocketmq-mqtt #196 | a wildcard filter was granted, and without a registration nothing came |
 //! | rocketmq-mqtt #215 | messages that were published at the same time were lost |
-//! | rocketmq-mqtt #255 | catching up stopped where the disk gave fewer messages than were asked for |
+//! | rocketmq-mqtt #255 | catching up stopped where the disk gave less than was asked for |
 //! | rocketmq-mqtt #208 | a message that was sent again came behind newer ones |
 //! | rocketmq-mqtt #210 | a durable session got again what it had acknowledged |
 //! | rocketmq-mqtt #236 | two connections with one client id lived on, both |
