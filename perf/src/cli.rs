@@ -18,6 +18,12 @@ pub struct Cli {
     /// What to run.
     #[command(subcommand)]
     pub command: Command,
+    /// Print the scenario as a file for `run` instead of running it.
+    #[arg(long, global = true)]
+    pub print_toml: bool,
+    /// That file.
+    #[arg(skip)]
+    pub toml: Option<String>,
 }
 
 /// The scenarios.
@@ -63,6 +69,8 @@ pub enum Command {
     /// The process that some of the clients of `crowd` live in.
     #[command(hide = true)]
     CrowdPart(CrowdPartArgs),
+    /// What a scenario file says: `--print-toml` of any scenario makes one.
+    Run(RunArgs),
     /// A minimal MQTT server that swallows (or relays) messages, to measure the generator itself.
     Sink(SinkArgs),
     /// The queue index and the log, without a broker, against what they replace.
@@ -270,6 +278,16 @@ pub struct CrowdPartArgs {
     /// Client ids are this, a dash and a number; topics this, a slash and the number.
     #[arg(long)]
     pub client_prefix: String,
+}
+
+/// `run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// The file.
+    pub file: PathBuf,
+    /// Flags of its scenario, which win over the file.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub flags: Vec<String>,
 }
 
 /// `sink`.

@@ -34,6 +34,7 @@ mod report;
 mod run_state;
 mod runner;
 mod scenario;
+mod scenario_file;
 mod schedule;
 mod server_usage;
 mod settings;
@@ -55,7 +56,7 @@ use std::sync::atomic::AtomicBool;
 
 pub use cli::{
     Cli, Command, ConnArgs, CrowdArgs, CrowdPartArgs, Durable, FaninArgs, FanoutArgs, HearsArg,
-    LoadArgs, MqttVersion, OfflineArgs, P2pArgs, Part, PlanArgs, RetainedArgs, SinkArgs,
+    LoadArgs, MqttVersion, OfflineArgs, P2pArgs, Part, PlanArgs, RetainedArgs, RunArgs, SinkArgs,
     SlowSubArgs, StorageArgs, TargetArgs,
 };
 pub use error::BenchError;
@@ -75,6 +76,10 @@ const EXIT_FAULTS: u8 = 3;
 /// # Errors
 /// When there is no result; see [`BenchError`].
 pub fn execute(cli: &Cli) -> Result<ExitCode, BenchError> {
+    if let (true, Some(text)) = (cli.print_toml, &cli.toml) {
+        print(text)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Command::Sink(args) = &cli.command {
         let mut sink = Sink::bind(SocketAddr::new(args.host, args.port), args.relay)?;
         let mode = if args.relay { "relaying" } else { "swallowing" };
@@ -125,7 +130,7 @@ pub fn execute(cli: &Cli) -> Result<ExitCode, BenchError> {
 /// Makes one run and returns its result, without printing it.
 ///
 /// # Errors
-/// `Options` for `sink`, `storage` and `crowd`, which make no such report; otherwise as
+/// `Options` for what makes no such report, as `sink`, `storage` and `crowd`; otherwise as
 /// [`execute`].
 pub fn measure(command: &Command) -> Result<Report, BenchError> {
     match settings::Settings::parse(command)? {

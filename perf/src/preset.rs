@@ -3,9 +3,12 @@
 //! Each is what a peer has published (`perf/README.md` says where), scaled to one core for the
 //! broker and one for the generator; every number is a flag, so it scales to other machines.
 
+use std::ffi::OsString;
+
 use clap::{ArgMatches, Command as Clap, CommandFactory, FromArgMatches};
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Command};
+use crate::scenario_file;
 
 /// A flag's long name and its default in a preset.
 type Default = (&'static str, &'static str);
@@ -247,18 +250,40 @@ pub(crate) fn declaration() -> Clap {
     command
 }
 
-/// Parses a command line, program name first.
+/// Parses a command line, program name first; `run FILE` is replaced by what the file says.
 ///
 /// # Errors
 /// clap's, which names the argument that is wrong; `--help` and `--version` are errors too.
 pub fn parse<I>(arguments: I) -> Result<Cli, clap::Error>
 where
     I: IntoIterator,
-    I::Item: Into<std::ffi::OsString> + Clone,
+    I::Item: Into<OsString> + Clone,
+{
+    let cli = parse_line(arguments)?;
+    let Command::Run(args) = &cli.command else {
+        return Ok(cli);
+    };
+    let mut line = vec![OsString::from("corelane-bench")];
+    let file = scenario_file::arguments(&declaration(), &args.file)?;
+    line.extend(file.into_iter().map(OsString::from));
+    line.extend(args.flags.iter().map(OsString::from));
+    let print_toml = cli.print_toml;
+    let mut cli = parse_line(line)?;
+    cli.print_toml |= print_toml;
+    Ok(cli)
+}
+
+fn parse_line<I>(arguments: I) -> Result<Cli, clap::Error>
+where
+    I: IntoIterator,
+    I::Item: Into<OsString> + Clone,
 {
     let mut command = declaration();
     let mut matches: ArgMatches = command.try_get_matches_from_mut(arguments)?;
-    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    let toml = scenario_file::to_toml(&command, &matches);
+    let cli =
+        Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))?;
+    Ok(Cli { toml, ..cli })
 }
 
 fn with_defaults(mut scenario: Clap, preset: &'static Preset) -> Clap {
@@ -290,7 +315,6 @@ fn with_defaults(mut scenario: Clap, preset: &'static Preset) -> Clap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Command;
 
     fn plan(arguments: &str) -> crate::cli::PlanArgs {
         let words = std::iter::once("corelane-bench").chain(arguments.split_whitespace());

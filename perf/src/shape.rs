@@ -22,6 +22,7 @@ type Loaded<'a> = (Scenario, &'a TargetArgs, &'a LoadArgs);
 pub(crate) fn shape(command: &Command) -> Option<Shape<'_>> {
     let (scenario, target, load) = match command {
         Command::Sink(_)
+        | Command::Run(_)
         | Command::Storage(_)
         | Command::Log(_)
         | Command::Crowd(_)
