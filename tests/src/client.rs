@@ -18,7 +18,7 @@ use engine_mqtt::{
     Subscriptions, Unsubscribe, Version, decode,
 };
 
-pub(crate) use answer::{Answer, Message, Welcome};
+pub(crate) use answer::{Answer, Message, Step, Welcome};
 pub(crate) use dial::{Dial, Parting};
 
 use crate::node::DEADLINE;

@@ -36,13 +36,13 @@ fn user(arguments: &[&str], file: &Path, name: &[&str], input: &str) -> Output {
 }
 
 #[track_caller]
-fn add(file: &Path, name: &str, password: &str) {
+pub(crate) fn add(file: &Path, name: &str, password: &str) {
     let output = user(&["add"], file, &[name], &format!("{password}\n"));
     assert!(output.status.success(), "{output:?}");
 }
 
 /// A node with the user `device`, password `secret`.
-fn node(more: &[&str]) -> (TempDir, Node) {
+pub(crate) fn node(more: &[&str]) -> (TempDir, Node) {
     let folder = tempfile::tempdir().expect("a scratch folder");
     let file = folder.path().join("users");
     add(&file, "device", "secret");
@@ -123,7 +123,7 @@ fn sighup_reads_the_users_again_and_disconnects_nobody() {
     check(&node, Some(("second", "two")), ReasonCode::Success);
 }
 
-fn wait_for_log(node: &Node, text: &str) {
+pub(crate) fn wait_for_log(node: &Node, text: &str) {
     let end = Instant::now() + DEADLINE;
     while !node.stderr().contains(text) {
         assert!(Instant::now() < end, "'{text}' is not written");

@@ -4,6 +4,9 @@
 //! good; meanwhile the connection waits at the door and its socket is not read. What waits has a
 //! bound, beyond which connections are refused. Who was found good is remembered by a hash under a
 //! key of this process, so a fleet that comes back costs no PBKDF2 twice.
+//!
+//! An exchange of SCRAM begins here as well, where the users are: what the client has to prove its
+//! password against comes back, and the shard checks the proof itself, which takes microseconds.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,7 +17,9 @@ use aws_lc_rs::hmac::{Context, HMAC_SHA256, Key as HmacKey};
 use aws_lc_rs::rand;
 use flume::{Receiver, Sender};
 
+use crate::base64;
 use crate::mesh::Bell;
+use crate::scram::{ClientFirst, Exchange};
 use crate::slots::Key;
 use crate::users::{NAME_BYTES_MAX, PASSWORD_BYTES_MAX, Users};
 
@@ -27,6 +32,9 @@ const REMEMBERED_MAX: usize = 1 << 20;
 /// What is remembered of a good password, bytes.
 const MARK_BYTES: usize = 16;
 
+/// Random bytes in a nonce.
+const NONCE_BYTES: usize = 18;
+
 /// Who a client says it is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Claim {
@@ -38,6 +46,19 @@ pub(crate) enum Claim {
     Anonymous(Dialect),
     /// This user, with this password.
     User(Dialect, String, Vec<u8>),
+    /// It wants to prove who it is, step by step.
+    Method(Box<MethodClaim>),
+}
+
+/// A CONNECT with an authentication method.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct MethodClaim {
+    /// Bytes of the CONNECT.
+    pub(crate) len: usize,
+    /// The largest packet that the client takes.
+    pub(crate) packet_bytes_max: usize,
+    /// `None`: a method that is not here.
+    pub(crate) first: Option<Vec<u8>>,
 }
 
 /// How a refusal is said.
@@ -58,6 +79,12 @@ pub(crate) enum Refusal {
     NotAuthorized,
     /// Too many passwords wait to be checked.
     Busy,
+    /// It asks for an authentication method that is not here.
+    BadMethod,
+    /// Something else than the next step of its authentication.
+    ProtocolError,
+    /// The next step does not fit the client's Maximum Packet Size.
+    PacketTooLarge,
 }
 
 impl Refusal {
@@ -67,6 +94,10 @@ impl Refusal {
             Self::BadPassword => (4, 0x86),
             Self::NotAuthorized => (5, 0x87),
             Self::Busy => (3, 0x89),
+            // Only clients of MQTT 5 authenticate in steps.
+            Self::BadMethod => (5, 0x8C),
+            Self::ProtocolError => (5, 0x82),
+            Self::PacketTooLarge => (5, 0x95),
         };
         match dialect {
             // The last byte is not sent.
@@ -83,10 +114,26 @@ enum Job {
         name: String,
         password: Vec<u8>,
     },
+    Begin {
+        shard: usize,
+        connection: Key,
+        first: ClientFirst,
+    },
     Users(Users),
 }
 
-type Answer = (Key, bool);
+/// What the thread has found.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// The name with the password.
+    Good,
+    /// Neither that nor any exchange.
+    Bad,
+    /// The exchange has begun.
+    Begun(Box<Exchange>),
+}
+
+type Answer = (Key, Verdict);
 
 /// What the shards know of the thread.
 pub(crate) struct Auth {
@@ -129,6 +176,16 @@ impl Auth {
             connection,
             name,
             password,
+        };
+        self.jobs.try_send(job).is_ok()
+    }
+
+    /// Asks for an exchange; it comes with the bell. `false`: too many wait.
+    pub(crate) fn begin(&self, shard: usize, connection: Key, first: ClientFirst) -> bool {
+        let job = Job::Begin {
+            shard,
+            connection,
+            first,
         };
         self.jobs.try_send(job).is_ok()
     }
@@ -182,15 +239,33 @@ impl Checker {
                     name,
                     password,
                 } => {
-                    let is_good = self.is_good(&name, &password);
-                    if let (Some(told), Some(bell)) = (told.get(shard), bells.get(shard))
-                        && told.send((connection, is_good)).is_ok()
-                    {
-                        bell.ring();
-                    }
+                    let verdict = if self.is_good(&name, &password) {
+                        Verdict::Good
+                    } else {
+                        Verdict::Bad
+                    };
+                    tell(told.get(shard), bells.get(shard), (connection, verdict));
+                }
+                Job::Begin {
+                    shard,
+                    connection,
+                    first,
+                } => {
+                    let verdict = self.begin(first);
+                    tell(told.get(shard), bells.get(shard), (connection, verdict));
                 }
             }
         }
+    }
+
+    fn begin(&self, first: ClientFirst) -> Verdict {
+        let mut random = [0; NONCE_BYTES];
+        if rand::fill(&mut random).is_err() {
+            return Verdict::Bad;
+        }
+        let verifier = self.users.verifier(first.name(), &self.key);
+        let nonce = base64::encode(&random);
+        Verdict::Begun(Box::new(Exchange::new(first, verifier, &nonce)))
     }
 
     fn is_good(&mut self, name: &str, password: &[u8]) -> bool {
@@ -221,6 +296,14 @@ impl Checker {
         let kept = tag.as_ref().iter();
         mark.iter_mut().zip(kept).for_each(|(to, from)| *to = *from);
         mark
+    }
+}
+
+fn tell(told: Option<&Sender<Answer>>, bell: Option<&Bell>, answer: Answer) {
+    if let (Some(told), Some(bell)) = (told, bell)
+        && told.send(answer).is_ok()
+    {
+        bell.ring();
     }
 }
 

@@ -5,6 +5,7 @@
 //! its shard's thread and never waits: [`Driver::may_sleep`] tells its owner when it could.
 
 mod accept;
+mod again;
 mod held;
 mod meters;
 mod welcome;
@@ -16,8 +17,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine_shard::Admission;
 use tracing::info;
 
+use self::again::Again;
+use self::welcome::Check;
 use crate::descriptors::FullDoor;
 use crate::machine::{Failure, Hold, Machine, Now, Routing};
 use crate::mesh::{Bell, Mesh, Parcel};
@@ -90,7 +94,10 @@ pub(crate) struct Driver<M: Machine> {
     reported_stopped: bool,
     mesh_blocked: bool,
     /// Connections at the door whose password is being checked, and what was found.
-    checking: BTreeMap<Key, Option<bool>>,
+    checking: BTreeMap<Key, Check>,
+    /// What the connection that is about to leave the door has proved.
+    admission: Option<Box<Admission>>,
+    again: Again,
     passwords_good: u64,
     clients_unwelcome: u64,
     /// For new connections.
@@ -133,6 +140,8 @@ impl<M: Machine> Driver<M> {
             reported_stopped: false,
             mesh_blocked: false,
             checking: BTreeMap::new(),
+            admission: None,
+            again: Again::default(),
             passwords_good: 0,
             clients_unwelcome: 0,
             tls: None,
@@ -195,6 +204,7 @@ impl<M: Machine> Driver<M> {
         // Before the mesh brings a client's next connection, which ends the one that is read here.
         worked |= self.read_sockets(now)?;
         worked |= self.take_mesh(now);
+        worked |= self.take_reauthentications(now);
         worked |= self.take_verdicts(now);
         worked |= self.machine.disk(now)?;
         worked |= self.resume_held(now);
@@ -296,9 +306,10 @@ impl<M: Machine> Driver<M> {
             Parcel::Batch(batch) => machine.mesh(now, from, batch),
             Parcel::Sockets(sockets) => arrived.extend(sockets),
         });
-        for handover in arrived {
+        for mut handover in arrived {
+            let admission = handover.admission.take();
             if let Some(key) = self.net.add(handover, Phase::Home) {
-                self.arrive(now, key);
+                self.arrive(now, key, admission);
             }
         }
         count > 0
@@ -401,8 +412,11 @@ impl<M: Machine> Driver<M> {
     }
 
     /// A connection is at its home: the machine gets what it has sent so far.
-    fn arrive(&mut self, now: Now, key: Key) {
+    fn arrive(&mut self, now: Now, key: Key, admission: Option<Box<Admission>>) {
         self.machine.connected(now, key);
+        if let Some(admission) = admission {
+            self.machine.admitted(key, *admission);
+        }
         self.deliver(now, key, &[]);
         self.read_on(key);
     }
@@ -434,13 +448,16 @@ impl<M: Machine> Driver<M> {
             Routing::Home(_) if !self.is_welcome(now, key) => {}
             Routing::Home(home) if home == self.shard => {
                 self.leave_door(key);
+                let admission = self.admission.take();
                 if let Some(key) = self.net.come_home(key) {
-                    self.arrive(now, key);
+                    self.arrive(now, key, admission);
                 }
             }
             Routing::Home(home) => {
                 self.leave_door(key);
-                if let Some(handover) = self.net.leave(key) {
+                let admission = self.admission.take();
+                if let Some(mut handover) = self.net.leave(key) {
+                    handover.admission = admission;
                     self.handed_over += 1;
                     self.mesh.hand_over(home, handover);
                 }
@@ -512,6 +529,7 @@ impl<M: Machine> Driver<M> {
         }
         if self.publish_at <= now_ms {
             self.publish_at = now_ms + PUBLISH_MS;
+            self.expire_again(now);
             // The first ring is among what the thread has opened.
             let files = self.machine.open_files() + self.net.rings().len() - 1;
             let files = files as u64;

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use engine_shard::{Admission, Proof, Reauthentication};
 pub(crate) use engine_shard::{Hold, Output};
 
 use crate::auth::Claim;
@@ -65,6 +66,14 @@ pub(crate) trait Machine: 'static {
     }
     /// A connection has come home; `received` follows with its first bytes.
     fn connected(&mut self, now: Now, connection: Key);
+    /// Its client has proved who it is; before its first bytes.
+    fn admitted(&mut self, _connection: Key, _admission: Admission) {}
+    /// The next step of a client that authenticates again.
+    fn poll_reauthentication(&mut self) -> Option<Reauthentication> {
+        None
+    }
+    /// What has become of it.
+    fn authenticated(&mut self, _connection: Key, _proof: &Proof) {}
     /// Bytes from a packet boundary on; returns how many were used. The others come again, with
     /// more behind them.
     fn received(&mut self, now: Now, connection: Key, bytes: &[u8]) -> usize;

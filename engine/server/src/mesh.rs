@@ -11,6 +11,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
+use engine_shard::Admission;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::descriptors::ClientSocket;
@@ -27,6 +28,8 @@ pub(crate) struct Handover {
     pub(crate) bytes: Vec<u8>,
     /// What is between socket and codec, with its state.
     pub(crate) layers: Layers,
+    /// What its client has proved, if its CONNECT has an authentication method.
+    pub(crate) admission: Option<Box<Admission>>,
 }
 
 /// What one shard gives another in one piece.
@@ -324,6 +327,7 @@ mod tests {
                 socket,
                 bytes: b"connect".to_vec(),
                 layers: None,
+                admission: None,
             },
         );
         let mut asked = Vec::new();

@@ -206,6 +206,7 @@ impl Net {
             socket,
             bytes,
             layers,
+            ..
         } = handover;
         let link = match phase {
             Phase::Home => self.rings.install(socket),
@@ -260,6 +261,7 @@ impl Net {
                 socket,
                 bytes,
                 layers: connection.layers,
+                admission: None,
             }),
             // Invariant: only a connection at the door leaves, and those are plain.
             Link::Direct { .. } => unreachable!("a connection leaves its home"),

@@ -1,12 +1,18 @@
 //! A shard's core as the runtime drives it: connections by key, peers by number.
 
-use engine_mqtt::{Decoded, Direction, Limits, Packet, Peek, Version, decode, peek_client_id};
-use engine_shard::{ClientLimits, ConnectionId, Hold, Kind, MeshBatch, ShardId, home_shard};
+use engine_mqtt::{
+    Connect, Decoded, Direction, Limits, Packet, Peek, Version, decode, peek_client_id,
+};
+use engine_shard::{
+    Admission, ClientLimits, ConnectionId, Hold, Kind, MeshBatch, Proof, Reauthentication, ShardId,
+    home_shard,
+};
 use storage_io::{DirectDisk, RingQueue};
 
-use crate::auth::{Claim, Dialect};
+use crate::auth::{Claim, Dialect, MethodClaim};
 use crate::machine::{Failure, Machine, Meter, Now, Routing, Transmit};
 use crate::node::{CoreError, ShardCore};
+use crate::scram::METHOD;
 use crate::slots::Key;
 
 const COUNTERS: [(&str, &str); 10] = [
@@ -95,6 +101,18 @@ fn peer(number: usize) -> ShardId {
     ShardId(u8::try_from(number).unwrap_or(u8::MAX))
 }
 
+fn method_claim(connect: &Connect<'_>, method: &str, len: usize) -> MethodClaim {
+    let data = connect.properties.authentication_data();
+    let packet_bytes_max = connect.properties.maximum_packet_size();
+    MethodClaim {
+        len,
+        packet_bytes_max: packet_bytes_max
+            .and_then(|bytes| usize::try_from(bytes).ok())
+            .unwrap_or(usize::MAX),
+        first: (method == METHOD).then(|| data.unwrap_or_default().to_vec()),
+    }
+}
+
 impl Machine for ShardMachine {
     type Batch = MeshBatch;
 
@@ -120,13 +138,16 @@ impl Machine for ShardMachine {
             Ok(Decoded::NeedMore { .. }) => Claim::NeedMore,
             Ok(Decoded::Packet {
                 packet: Packet::Connect(connect),
-                ..
+                len,
             }) => {
                 let dialect = if connect.version.has_properties() {
                     Dialect::New
                 } else {
                     Dialect::Old
                 };
+                if let Some(method) = connect.properties.authentication_method() {
+                    return Claim::Method(Box::new(method_claim(&connect, method, len)));
+                }
                 match connect.user_name {
                     None => Claim::Anonymous(dialect),
                     Some(name) => {
@@ -141,6 +162,18 @@ impl Machine for ShardMachine {
 
     fn connected(&mut self, now: Now, connection: Key) {
         self.core.connected(now, ConnectionId(connection.0));
+    }
+
+    fn admitted(&mut self, connection: Key, admission: Admission) {
+        self.core.admitted(ConnectionId(connection.0), admission);
+    }
+
+    fn poll_reauthentication(&mut self) -> Option<Reauthentication> {
+        self.core.poll_reauthentication()
+    }
+
+    fn authenticated(&mut self, connection: Key, proof: &Proof) {
+        self.core.authenticated(ConnectionId(connection.0), proof);
     }
 
     fn received(&mut self, now: Now, connection: Key, bytes: &[u8]) -> usize {

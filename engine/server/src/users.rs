@@ -38,7 +38,7 @@ const FILE_BYTES_MAX: usize = 256 << 20;
 const HEADER: &str = "corelane users 1";
 const MECHANISM: &str = "SCRAM-SHA-256";
 const SALT_BYTES: usize = 16;
-const HASH_BYTES: usize = 32;
+pub(crate) const HASH_BYTES: usize = 32;
 
 /// Why a password file, a name or a password cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -78,11 +78,11 @@ impl std::error::Error for UsersError {}
 
 /// What a password is checked against.
 #[derive(Clone, PartialEq, Eq)]
-struct Verifier {
-    iterations: NonZeroU32,
-    salt: Vec<u8>,
-    stored: [u8; HASH_BYTES],
-    server: [u8; HASH_BYTES],
+pub(crate) struct Verifier {
+    pub(crate) iterations: NonZeroU32,
+    pub(crate) salt: Vec<u8>,
+    pub(crate) stored: [u8; HASH_BYTES],
+    pub(crate) server: [u8; HASH_BYTES],
 }
 
 impl fmt::Debug for Verifier {
@@ -92,7 +92,7 @@ impl fmt::Debug for Verifier {
 }
 
 impl Verifier {
-    fn new(password: &[u8], salt: Vec<u8>, iterations: NonZeroU32) -> Self {
+    pub(crate) fn new(password: &[u8], salt: Vec<u8>, iterations: NonZeroU32) -> Self {
         let mut salted = [0; HASH_BYTES];
         derive(PBKDF2_HMAC_SHA256, iterations, &salt, password, &mut salted);
         let key = Key::new(HMAC_SHA256, &salted);
@@ -101,6 +101,18 @@ impl Verifier {
             salt,
             stored: bytes_of(digest(&SHA256, sign(&key, b"Client Key").as_ref()).as_ref()),
             server: bytes_of(sign(&key, b"Server Key").as_ref()),
+        }
+    }
+
+    /// Of nobody: it looks like a user's, the same each time, and no password fits.
+    fn nobody(name: &str, secret: &Key) -> Self {
+        let hash =
+            |what: &str| bytes_of(sign(secret, format!("{what}:{name}").as_bytes()).as_ref());
+        Self {
+            iterations: ITERATIONS,
+            salt: hash("salt").get(..SALT_BYTES).unwrap_or_default().to_vec(),
+            stored: hash("stored"),
+            server: hash("server"),
         }
     }
 
@@ -221,6 +233,13 @@ impl Users {
         self.0.keys().map(String::as_str)
     }
 
+    /// What this user proves the password against; made up of `secret` for unknown names, in the
+    /// same time.
+    pub(crate) fn verifier(&self, name: &str, secret: &Key) -> Verifier {
+        let nobody = Verifier::nobody(name, secret);
+        self.0.get(name).cloned().unwrap_or(nobody)
+    }
+
     /// Whether this is the user's password. Costs PBKDF2, milliseconds, also for unknown names.
     pub(crate) fn verify(&self, name: &str, password: &[u8]) -> bool {
         match self.0.get(name) {
@@ -274,6 +293,20 @@ mod tests {
         read.remove("a").unwrap();
         assert_eq!(read.remove("a"), Err(UsersError::Unknown("a".to_owned())));
         assert!(!read.verify("a", b"first"));
+    }
+
+    #[test]
+    fn unknown_names_look_like_users() {
+        let mut users = Users::default();
+        users.add("a", b"first").unwrap();
+        let secret = Key::new(HMAC_SHA256, &[7; 32]);
+        let nobody = users.verifier("b", &secret);
+        assert_eq!(nobody, users.verifier("b", &secret));
+        assert_ne!(nobody.salt, users.verifier("c", &secret).salt);
+        let known = users.verifier("a", &secret);
+        assert_eq!(nobody.salt.len(), known.salt.len());
+        assert_eq!(nobody.iterations, known.iterations);
+        assert!(known.fits(b"first") && !nobody.fits(b"first"));
     }
 
     #[test]

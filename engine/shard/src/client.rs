@@ -6,6 +6,7 @@ use engine_mqtt::Version;
 use engine_session::{Address, Message, Session, Will};
 
 use crate::alias::Aliases;
+use crate::authentication::Authentication;
 use crate::group::Group;
 use crate::output::Output;
 use crate::port::{Assignment, ConnectionId};
@@ -150,6 +151,8 @@ pub(crate) struct Connection {
     pub(crate) receiving: u16,
     /// SUBSCRIBE and UNSUBSCRIBE packets that wait for an answer.
     pub(crate) subscribing: u16,
+    /// With an authentication method.
+    pub(crate) authentication: Option<Box<Authentication>>,
     /// What the CONNACK will say.
     pub(crate) greeting: Option<Box<Greeting>>,
 }
@@ -185,6 +188,7 @@ impl Connection {
             rate: None,
             receiving: 0,
             subscribing: 0,
+            authentication: None,
             greeting: None,
         }
     }

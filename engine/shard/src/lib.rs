@@ -23,6 +23,7 @@
 
 mod acknowledge;
 mod alias;
+mod authentication;
 mod barrier;
 mod catch_up;
 mod census;
@@ -64,6 +65,7 @@ mod wheel;
 #[cfg(test)]
 mod tests;
 
+pub use authentication::{Admission, Proof, Reauthentication};
 pub use census::Census;
 pub use config::{NAME_BYTES_MAX, ShardConfig, home_shard};
 pub use counters::{Counters, Kind};

@@ -40,7 +40,7 @@ impl Shard {
                 packet: Packet::Connect(connect),
                 len,
             }) => {
-                match self.refusal(&connect) {
+                match self.refusal(connection, &connect) {
                     Some(reason) => self.reject(connection, connect.version, reason),
                     None => self.on_connect(connection, opening(&connect), store),
                 }
@@ -141,10 +141,9 @@ impl Shard {
             }
             Packet::PingReq => self.send_pingresp(connection),
             Packet::Disconnect(disconnect) => self.on_disconnect(index, connection, disconnect),
-            // A second CONNECT is a protocol error [MQTT-3.1.0-2]; AUTH needs a method, and none
-            // was agreed on; the others a client cannot send.
+            Packet::Auth(auth) => self.on_auth(connection, auth),
+            // A second CONNECT is a protocol error [MQTT-3.1.0-2]; the others a client cannot send.
             Packet::Connect(_)
-            | Packet::Auth(_)
             | Packet::ConnAck(_)
             | Packet::SubAck(_)
             | Packet::UnsubAck(_)
@@ -248,14 +247,16 @@ impl Shard {
     }
 
     /// What a valid CONNECT asks for and does not get.
-    fn refusal(&mut self, connect: &Connect<'_>) -> Option<ReasonCode> {
+    fn refusal(&mut self, connection: ConnectionId, connect: &Connect<'_>) -> Option<ReasonCode> {
         let now_ms = self.now.monotonic_ms;
         if self.connect_rate.wait_ms(now_ms) > 0 {
             return Some(ReasonCode::ConnectionRateExceeded);
         }
         self.connect_rate.take(1);
         let properties = &connect.properties;
-        if properties.contains(PropertyId::AuthenticationMethod) {
+        let link = self.connections.get(&connection);
+        let is_admitted = link.is_some_and(|link| link.authentication.is_some());
+        if properties.contains(PropertyId::AuthenticationMethod) && !is_admitted {
             return Some(ReasonCode::BadAuthenticationMethod);
         }
         if connect.client_id.len() > usize::from(self.config.client_id_bytes_max) {

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use engine_mqtt::{
-    Ack, ConnAck, Disconnect, Packet, PacketId, Properties, PropertiesBuilder, PublishParts, QoS,
-    ReasonCode, ReasonCodes, SubAck, UnsubAck, encode_publish_header, encode_publish_parts,
+    Ack, Auth, ConnAck, Disconnect, Packet, PacketId, Properties, PropertiesBuilder, PublishParts,
+    QoS, ReasonCode, ReasonCodes, SubAck, UnsubAck, encode_publish_header, encode_publish_parts,
 };
 use engine_session::Body;
 
@@ -155,6 +155,12 @@ impl Shard {
             if let Some(seconds) = greeting.expiry_s {
                 builder.session_expiry(seconds);
             }
+            let link = self.connections.get_mut(&connection);
+            if let Some(own) = link.and_then(|link| link.authentication.as_mut()) {
+                let data = std::mem::take(&mut own.admission.data);
+                builder.authentication_method(own.admission.method);
+                builder.authentication_data(&data);
+            }
         }
         let properties = builder.properties().unwrap_or(Properties::EMPTY);
         let session_present = greeting.session_present;
@@ -167,6 +173,10 @@ impl Shard {
                 properties,
             }),
         );
+    }
+
+    pub(crate) fn write_auth(&mut self, connection: ConnectionId, auth: Auth<'_>) {
+        self.write(connection, &Packet::Auth(auth));
     }
 
     pub(crate) fn write_refusal(&mut self, connection: ConnectionId, reason: ReasonCode) {

@@ -8,6 +8,7 @@ use engine_session::{Address, LogId, LogOffset, Message, NO_EXPIRY, Now};
 use engine_topic::RoutingTable;
 use foldhash::fast::FixedState;
 
+use crate::authentication::Reauthentication;
 use crate::barrier::Barriers;
 use crate::client::{Client, ClientKey, Connection, Stage};
 use crate::clock::{Clock, STAMP_COUNT_BITS};
@@ -65,6 +66,8 @@ pub struct Shard {
     /// Connections after DISCONNECT, with their last bytes, that stay open until it is durable
     /// that their will is gone.
     pub(crate) leaving: BTreeMap<ConnectionId, Output>,
+    /// Steps of clients that authenticate again, for the driver; at most one of each.
+    pub(crate) reauthentications: VecDeque<Reauthentication>,
     pub(crate) buffers: Vec<Output>,
     pub(crate) clients: Slab<Client>,
     pub(crate) by_client_id: HashMap<Arc<str>, u32, FixedState>,
@@ -151,6 +154,7 @@ impl Shard {
             transmits: VecDeque::new(),
             closing: VecDeque::new(),
             leaving: BTreeMap::new(),
+            reauthentications: VecDeque::new(),
             buffers: Vec::new(),
             clients: Slab::new(),
             by_client_id: HashMap::with_hasher(state),

@@ -15,7 +15,7 @@ pub(crate) enum Answer {
     UnsubAck(PacketId, Vec<ReasonCode>),
     PingResp,
     Disconnect(ReasonCode),
-    Auth(ReasonCode),
+    Auth(Step),
     Closed,
 }
 
@@ -31,6 +31,15 @@ pub(crate) struct Welcome {
     pub(crate) maximum_packet_size: Option<u32>,
     pub(crate) session_expiry: Option<u32>,
     pub(crate) shared_subscriptions: Option<bool>,
+    pub(crate) authentication: Option<(String, Vec<u8>)>,
+}
+
+/// An AUTH from the server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Step {
+    pub(crate) reason: ReasonCode,
+    pub(crate) method: String,
+    pub(crate) data: Vec<u8>,
 }
 
 /// A PUBLISH from the server.
@@ -75,6 +84,10 @@ impl From<Packet<'_>> for Answer {
                 maximum_packet_size: connack.properties.maximum_packet_size(),
                 session_expiry: connack.properties.session_expiry(),
                 shared_subscriptions: connack.properties.shared_subscription_available(),
+                authentication: connack.properties.authentication_method().map(|method| {
+                    let data = connack.properties.authentication_data();
+                    (method.to_owned(), data.unwrap_or_default().to_vec())
+                }),
             }),
             Packet::Publish(publish) => {
                 let mut subscription_ids: Vec<u32> =
@@ -102,7 +115,19 @@ impl From<Packet<'_>> for Answer {
             Packet::UnsubAck(ack) => Self::UnsubAck(ack.packet_id, ack.codes.iter().collect()),
             Packet::PingResp => Self::PingResp,
             Packet::Disconnect(disconnect) => Self::Disconnect(disconnect.reason),
-            Packet::Auth(auth) => Self::Auth(auth.reason),
+            Packet::Auth(auth) => Self::Auth(Step {
+                reason: auth.reason,
+                method: auth
+                    .properties
+                    .authentication_method()
+                    .unwrap_or_default()
+                    .to_owned(),
+                data: auth
+                    .properties
+                    .authentication_data()
+                    .unwrap_or_default()
+                    .to_vec(),
+            }),
             Packet::Connect(_)
             | Packet::Subscribe(_)
             | Packet::Unsubscribe(_)

@@ -139,6 +139,7 @@ impl<M: Machine> Driver<M> {
             socket,
             bytes: Vec::new(),
             layers,
+            admission: None,
         };
         if let Some(key) = self.net.add(handover, Phase::Door) {
             self.door.count += 1;

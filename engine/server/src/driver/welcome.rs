@@ -3,10 +3,27 @@
 
 use std::sync::Arc;
 
+use engine_shard::Admission;
+
 use super::{DOOR_BYTES_MAX, Driver};
-use crate::auth::{Claim, Dialect, Refusal};
+use crate::auth::{Claim, Dialect, MethodClaim, Refusal, Verdict};
+use crate::handshake::{self, Reply};
 use crate::machine::{Machine, Now};
+use crate::scram::{ClientFirst, Exchange, METHOD};
 use crate::slots::Key;
+
+/// How far a client at the door is.
+#[derive(Debug)]
+pub(super) enum Check {
+    /// The thread that knows the users is asked.
+    Asked,
+    /// Its password is good.
+    Good,
+    /// It is not.
+    Bad,
+    /// It has to prove that it knows its password.
+    Challenged(Box<Exchange>),
+}
 
 impl<M: Machine> Driver<M> {
     /// Whether a connection whose CONNECT has come may go on. If not, it waits or is refused.
@@ -15,14 +32,15 @@ impl<M: Machine> Driver<M> {
         let Some(auth) = shared.auth() else {
             return true;
         };
-        let verdict = match self.checking.get(&key) {
-            Some(None) => return false,
-            Some(Some(true)) => {
-                self.checking.remove(&key);
-                return true;
+        let is_bad = match self.checking.remove(&key) {
+            Some(Check::Asked) => {
+                self.checking.insert(key, Check::Asked);
+                return false;
             }
-            Some(Some(false)) => Some(false),
-            None => None,
+            Some(Check::Good) => return true,
+            Some(Check::Challenged(exchange)) => return self.take_reply(now, key, exchange),
+            Some(Check::Bad) => true,
+            None => false,
         };
         let bytes = self.net.take_partial(key);
         let claim = self.machine.claim(&bytes);
@@ -36,12 +54,16 @@ impl<M: Machine> Driver<M> {
             Claim::Unreadable => return true,
             Claim::Anonymous(_) if auth.allows_anonymous => return true,
             Claim::Anonymous(dialect) => self.refuse(now, key, Refusal::NotAuthorized, dialect),
-            Claim::User(dialect, ..) if verdict.is_some() => {
+            Claim::User(dialect, ..) if is_bad => {
                 self.refuse(now, key, Refusal::BadPassword, dialect);
             }
+            Claim::Method(_) if is_bad => {
+                self.refuse(now, key, Refusal::NotAuthorized, Dialect::New);
+            }
+            Claim::Method(claim) => self.begin_exchange(now, key, *claim),
             Claim::User(dialect, name, password) => {
                 if auth.ask(self.shard, key, name, password) {
-                    self.checking.insert(key, None);
+                    self.checking.insert(key, Check::Asked);
                 } else {
                     self.refuse(now, key, Refusal::Busy, dialect);
                 }
@@ -57,16 +79,105 @@ impl<M: Machine> Driver<M> {
             return false;
         };
         let mut worked = false;
-        while let Some((key, is_good)) = auth.answer(self.shard) {
+        while let Some((key, verdict)) = auth.answer(self.shard) {
             worked = true;
             // The connection may have gone meanwhile.
-            if let Some(verdict) = self.checking.get_mut(&key) {
-                *verdict = Some(is_good);
-                self.passwords_good += u64::from(is_good);
-                self.at_door(now, key, &[]);
-            }
+            let Some(check) = self.checking.get_mut(&key) else {
+                self.take_begun(key, verdict);
+                continue;
+            };
+            *check = match verdict {
+                Verdict::Good => Check::Good,
+                Verdict::Bad => Check::Bad,
+                Verdict::Begun(exchange) => {
+                    self.challenge(now, key, exchange);
+                    continue;
+                }
+            };
+            self.passwords_good += u64::from(matches!(check, Check::Good));
+            self.at_door(now, key, &[]);
         }
         worked
+    }
+
+    /// A CONNECT with an authentication method.
+    fn begin_exchange(&mut self, now: Now, key: Key, claim: MethodClaim) {
+        let shared = Arc::clone(&self.shared);
+        let refusal = match (shared.auth(), claim.first) {
+            (None, _) | (_, None) => Refusal::BadMethod,
+            (Some(auth), Some(data)) => {
+                let asked =
+                    ClientFirst::parse(&data).map(|first| auth.begin(self.shard, key, first));
+                match asked {
+                    None => Refusal::NotAuthorized,
+                    Some(false) => Refusal::Busy,
+                    Some(true) => {
+                        self.checking.insert(key, Check::Asked);
+                        return;
+                    }
+                }
+            }
+        };
+        self.refuse(now, key, refusal, Dialect::New);
+    }
+
+    /// The server's step of an exchange; when it is sent, the client's is waited for.
+    fn challenge(&mut self, now: Now, key: Key, exchange: Box<Exchange>) {
+        let packet = handshake::challenge(exchange.server_first());
+        let bytes = self.net.take_partial(key);
+        let claim = self.machine.claim(&bytes);
+        self.net.put_partial(key, bytes);
+        let fits = matches!(claim, Claim::Method(claim) if packet.len() <= claim.packet_bytes_max);
+        if fits {
+            self.checking.insert(key, Check::Challenged(exchange));
+            self.net.send(key, packet.into());
+        } else {
+            self.refuse(now, key, Refusal::PacketTooLarge, Dialect::New);
+        }
+    }
+
+    /// What came behind a CONNECT that was answered with a challenge. Whether its client may go on;
+    /// what it has proved goes with it, and its AUTH packet does not.
+    fn take_reply(&mut self, now: Now, key: Key, exchange: Box<Exchange>) -> bool {
+        let mut bytes = self.net.take_partial(key);
+        let from = match self.machine.claim(&bytes) {
+            Claim::Method(claim) => claim.len,
+            // Invariant: the bytes of the CONNECT are still the same.
+            Claim::NeedMore | Claim::Unreadable | Claim::Anonymous(_) | Claim::User(..) => {
+                bytes.len()
+            }
+        };
+        let reply = handshake::read(bytes.get(from..).unwrap_or_default());
+        let proof = match &reply {
+            Reply::Step(data, len) => {
+                bytes.drain(from..from + len);
+                self.door.bytes -= len;
+                exchange.finish(data)
+            }
+            Reply::NeedMore | Reply::Leave | Reply::Wrong => None,
+        };
+        self.net.put_partial(key, bytes);
+        match (reply, proof) {
+            (Reply::NeedMore, _) => {
+                self.checking.insert(key, Check::Challenged(exchange));
+                self.net.watch(key);
+            }
+            (Reply::Leave, _) => self.close_at_door(key),
+            (Reply::Wrong, _) => self.refuse(now, key, Refusal::ProtocolError, Dialect::New),
+            (Reply::Step(..), None) => {
+                self.refuse(now, key, Refusal::NotAuthorized, Dialect::New);
+            }
+            (Reply::Step(..), Some(data)) => {
+                self.passwords_good += 1;
+                self.admission = Some(Box::new(Admission {
+                    method: METHOD,
+                    user: exchange.name().into(),
+                    data,
+                }));
+                return true;
+            }
+        }
+        false
     }
 
     fn refuse(&mut self, now: Now, key: Key, reason: Refusal, dialect: Dialect) {

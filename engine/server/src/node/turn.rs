@@ -1,7 +1,8 @@
 //! The order of a turn.
 
 use engine_shard::{
-    ConnectionId, Cut, Hold, LogOffset, MeshBatch, Output, Shard, ShardId, Store, Transmit,
+    Admission, ConnectionId, Cut, Hold, LogOffset, MeshBatch, Output, Proof, Reauthentication,
+    Shard, ShardId, Store, Transmit,
 };
 use storage_io::{Disk, DiskQueue};
 
@@ -42,6 +43,21 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
     /// A client's socket has come home.
     pub fn connected(&mut self, now: Now, connection: ConnectionId) {
         self.shard.connected(now.into(), connection);
+    }
+
+    /// As [`Shard::admitted`].
+    pub fn admitted(&mut self, connection: ConnectionId, admission: Admission) {
+        self.shard.admitted(connection, admission);
+    }
+
+    /// As [`Shard::poll_reauthentication`].
+    pub fn poll_reauthentication(&mut self) -> Option<Reauthentication> {
+        self.shard.poll_reauthentication()
+    }
+
+    /// As [`Shard::authenticated`].
+    pub fn authenticated(&mut self, connection: ConnectionId, proof: &Proof) {
+        self.shard.authenticated(connection, proof);
     }
 
     /// As [`Shard::received`].

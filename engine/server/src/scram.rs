@@ -1,0 +1,217 @@
+//! SCRAM-SHA-256 of RFC 5802 and 7677 as a machine: texts in, texts out. Without channel binding.
+//!
+//! | who | says |
+//! |---|---|
+//! | client | `n,,n=NAME,r=NONCE` |
+//! | server | `r=NONCE and more,s=SALT,i=ITERATIONS` |
+//! | client | `c=biws,r=NONCE and more,p=PROOF` |
+//! | server | `v=SIGNATURE` |
+//!
+//! A name is compared byte by byte with the password file's: SASLprep is the client's matter.
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
+
+use crate::base64;
+use crate::users::{HASH_BYTES, NAME_BYTES_MAX, Verifier};
+
+/// The name of the method, as clients say it in CONNECT.
+pub(crate) const METHOD: &str = "SCRAM-SHA-256";
+
+/// The longest text of a client, bytes.
+const TEXT_BYTES_MAX: usize = 1024;
+
+/// The client's first message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ClientFirst {
+    name: String,
+    nonce: String,
+    /// Up to the second comma, which is said again in the end.
+    header: String,
+    /// Behind it.
+    bare: String,
+}
+
+impl ClientFirst {
+    /// Reads it; `None` when it is none, or asks for what is not here: channel binding, an identity
+    /// to act as, or an extension.
+    pub(crate) fn parse(data: &[u8]) -> Option<Self> {
+        let text = text_of(data)?;
+        let header = text
+            .get(..3)
+            .filter(|header| matches!(*header, "n,," | "y,,"))?;
+        let bare = text.get(3..)?;
+        let mut parts = bare.split(',');
+        let name = unescape(parts.next()?.strip_prefix("n=")?)?;
+        let nonce = parts.next()?.strip_prefix("r=")?;
+        let is_printable = nonce.bytes().all(|byte| byte.is_ascii_graphic());
+        (is_printable && !nonce.is_empty()).then(|| Self {
+            name,
+            nonce: nonce.to_owned(),
+            header: header.to_owned(),
+            bare: bare.to_owned(),
+        })
+    }
+
+    /// Who it says it is.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// An exchange whose server-first message is made.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    first: ClientFirst,
+    server_first: String,
+    /// The client's nonce with ours behind it.
+    nonce: String,
+    verifier: Verifier,
+}
+
+impl Exchange {
+    /// Goes on with a nonce of our own: printable, without a comma, and never used before.
+    pub(crate) fn new(first: ClientFirst, verifier: Verifier, server_nonce: &str) -> Self {
+        let nonce = format!("{}{server_nonce}", first.nonce);
+        let salt = base64::encode(&verifier.salt);
+        let server_first = format!("r={nonce},s={salt},i={}", verifier.iterations);
+        Self {
+            first,
+            server_first,
+            nonce,
+            verifier,
+        }
+    }
+
+    /// What the client gets first.
+    pub(crate) fn server_first(&self) -> &[u8] {
+        self.server_first.as_bytes()
+    }
+
+    /// Who says that it is this.
+    pub(crate) fn name(&self) -> &str {
+        self.first.name()
+    }
+
+    /// Checks the client's final message; the server-final message when it proves the password.
+    pub(crate) fn finish(&self, data: &[u8]) -> Option<Vec<u8>> {
+        let (unproved, proof) = text_of(data)?.rsplit_once(",p=")?;
+        let mut parts = unproved.split(',');
+        let header = base64::decode(parts.next()?.strip_prefix("c=")?)?;
+        let nonce = parts.next()?.strip_prefix("r=")?;
+        if header != self.first.header.as_bytes() || nonce != self.nonce {
+            return None;
+        }
+        let said = format!("{},{},{unproved}", self.first.bare, self.server_first);
+        let proof: [u8; HASH_BYTES] = base64::decode(proof)?.try_into().ok()?;
+        let signature = sign(&hmac(&self.verifier.stored), said.as_bytes());
+        let mut client_key = proof;
+        let masks = signature.as_ref().iter();
+        client_key
+            .iter_mut()
+            .zip(masks)
+            .for_each(|(to, mask)| *to ^= *mask);
+        let stored = digest(&SHA256, &client_key);
+        verify_slices_are_equal(stored.as_ref(), &self.verifier.stored).ok()?;
+        let signature = sign(&hmac(&self.verifier.server), said.as_bytes());
+        Some(format!("v={}", base64::encode(signature.as_ref())).into_bytes())
+    }
+}
+
+fn hmac(key: &[u8]) -> Key {
+    Key::new(HMAC_SHA256, key)
+}
+
+fn text_of(data: &[u8]) -> Option<&str> {
+    let data = Some(data).filter(|data| data.len() <= TEXT_BYTES_MAX)?;
+    std::str::from_utf8(data).ok()
+}
+
+/// A name in which `=2C` is a comma and `=3D` an equals sign; others are none.
+fn unescape(text: &str) -> Option<String> {
+    let mut parts = text.split('=');
+    let mut name = parts.next()?.to_owned();
+    for part in parts {
+        let (sign, rest) = part.split_at_checked(2)?;
+        name.push(match sign {
+            "2C" => ',',
+            "3D" => '=',
+            _ => return None,
+        });
+        name.push_str(rest);
+    }
+    (1..=NAME_BYTES_MAX).contains(&name.len()).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: &str = "n,,n=user,r=rOprNGfwEbeRWgbNEkqO";
+    const NONCE: &str = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+    const FINAL: &str = "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
+                         p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
+
+    /// The example of RFC 7677, section 3: user `user`, password `pencil`.
+    fn example() -> Exchange {
+        let salt = base64::decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
+        let verifier = Verifier::new(b"pencil", salt, 4096.try_into().unwrap());
+        Exchange::new(
+            ClientFirst::parse(FIRST.as_bytes()).unwrap(),
+            verifier,
+            NONCE,
+        )
+    }
+
+    #[test]
+    fn it_is_the_exchange_of_the_standard() {
+        let exchange = example();
+        assert_eq!(
+            exchange.server_first(),
+            b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
+              s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
+        );
+        assert_eq!(
+            exchange.finish(FINAL.as_bytes()).unwrap(),
+            b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
+        );
+    }
+
+    #[test]
+    fn any_other_final_message_proves_nothing() {
+        let exchange = example();
+        for place in 0..FINAL.len() {
+            let mut bytes = FINAL.as_bytes().to_vec();
+            bytes[place] ^= 1;
+            assert_eq!(exchange.finish(&bytes), None, "{place}");
+            assert_eq!(exchange.finish(&bytes[..place]), None, "{place}");
+        }
+        assert_eq!(exchange.finish(&[b'x'; TEXT_BYTES_MAX + 1]), None);
+    }
+
+    #[test]
+    fn first_messages_are_read_strictly() {
+        let name = |text: &str| Some(ClientFirst::parse(text.as_bytes())?.name().to_owned());
+        assert_eq!(name("y,,n=a=2Cb=3Dc,r=x,z=1").unwrap(), "a,b=c");
+        for bad in [
+            "",
+            "n,",
+            "n,,",
+            "n,,n=a",
+            "n,,n=,r=x",
+            "n,,n=a,r=",
+            "n,,n=a,r=x y",
+            "n,,n=a=2c,r=x",
+            "n,,n=a=,r=x",
+            "n,a=b,n=a,r=x",
+            "p=tls-unique,,n=a,r=x",
+            "n,,m=1,n=a,r=x",
+            "n,,r=x,n=a",
+        ] {
+            assert_eq!(name(bad), None, "{bad}");
+        }
+        let long = "n".repeat(NAME_BYTES_MAX + 1);
+        assert_eq!(name(&format!("n,,n={long},r=x")), None);
+    }
+}
