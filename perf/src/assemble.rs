@@ -7,6 +7,7 @@ use crate::scenario::Hears;
 use crate::server_usage::Usage;
 use crate::settings::{Load, Settings};
 use crate::tally::{Faults, Hearer, Tally};
+use crate::timeline::{Timeline, throughput};
 use crate::worker::Outcome;
 
 /// All counters at one moment.
@@ -53,6 +54,7 @@ pub(crate) fn assemble(settings: &Settings, ran: Ran) -> Report {
         outcomes,
         setup_ns,
         first_fault,
+        looks,
     } = ran;
     let samples = &samples;
     let units = units(settings, samples);
@@ -71,6 +73,7 @@ pub(crate) fn assemble(settings: &Settings, ran: Ran) -> Report {
         acknowledgement,
         connect,
         subscribe,
+        over_time,
     } = tally;
     let messages = settings.load.as_ref().map(|load| {
         let count = Counts {
@@ -88,8 +91,12 @@ pub(crate) fn assemble(settings: &Settings, ran: Ran) -> Report {
     });
     let connect_seconds = seconds(samples.ready.at_ns.saturating_sub(setup_ns));
     let ready = samples.ready.totals;
+    let window_ns = samples.end.at_ns.saturating_sub(samples.start.at_ns).max(1);
+    let used = samples.start.generator.zip(samples.end.generator);
+    let generator_ns = used.map(|(start, end)| end.run_ns.saturating_sub(start.run_ns));
     Report {
-        scenario: settings.scenario.name,
+        scenario: settings.scenario.name.to_owned(),
+        label: settings.target.label.clone(),
         clients: settings.scenario.client_count(),
         connect: ConnectReport {
             connected: ready.connected,
@@ -102,9 +109,11 @@ pub(crate) fn assemble(settings: &Settings, ran: Ran) -> Report {
         stages: Vec::new(),
         messages,
         server: server(samples, units),
-        generator_cpu_us: match (samples.start.generator, samples.end.generator) {
-            (Some(start), Some(end)) => per_unit(end.run_ns.saturating_sub(start.run_ns), units),
-            _ => None,
+        generator_cpu_us: generator_ns.and_then(|run_ns| per_unit(run_ns, units)),
+        generator_cores: generator_ns.map(|run_ns| run_ns as f64 / window_ns as f64),
+        timeline: Timeline {
+            throughput: throughput(&looks),
+            latency: over_time.ticks(settings.interval_ns()),
         },
         first_fault,
     }
@@ -350,6 +359,7 @@ mod tests {
             outcomes: vec![outcome],
             setup_ns: 0,
             first_fault: None,
+            looks: Vec::new(),
         };
         let report = assemble(&settings, ran);
         let messages = report.messages.unwrap();

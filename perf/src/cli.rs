@@ -71,6 +71,8 @@ pub enum Command {
     CrowdPart(CrowdPartArgs),
     /// What a scenario file says: `--print-toml` of any scenario makes one.
     Run(RunArgs),
+    /// One page with plots of one or several results that `--json` has written.
+    Html(HtmlArgs),
     /// A minimal MQTT server that swallows (or relays) messages, to measure the generator itself.
     Sink(SinkArgs),
     /// The queue index and the log, without a broker, against what they replace.
@@ -278,6 +280,17 @@ pub struct CrowdPartArgs {
     /// Client ids are this, a dash and a number; topics this, a slash and the number.
     #[arg(long)]
     pub client_prefix: String,
+}
+
+/// `html`.
+#[derive(Clone, Debug, Args)]
+pub struct HtmlArgs {
+    /// Results, as `--json` writes them.
+    #[arg(required = true)]
+    pub results: Vec<PathBuf>,
+    /// The page to write.
+    #[arg(long)]
+    pub out: PathBuf,
 }
 
 /// `run`.

@@ -64,6 +64,12 @@ pub struct TargetArgs {
     /// Write the result as JSON to this file.
     #[arg(long)]
     pub json: Option<PathBuf>,
+    /// Write the result as a page with plots to this file; `html` makes one of several results.
+    #[arg(long)]
+    pub html: Option<PathBuf>,
+    /// What the result is called in JSON and HTML, such as the broker's name and version.
+    #[arg(long)]
+    pub label: Option<String>,
     /// No progress lines on stderr.
     #[arg(long)]
     pub quiet: bool,

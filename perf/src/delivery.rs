@@ -65,9 +65,11 @@ impl Worker<'_> {
         if let Some(came_ns) = self.came_ns {
             self.tally.delivery.record(now_ns.saturating_sub(came_ns));
         } else if self.is_measured(stamp.intended_ns) && !is_slow {
-            self.tally
-                .delivery
-                .record(now_ns.saturating_sub(stamp.intended_ns));
+            let latency_ns = now_ns.saturating_sub(stamp.intended_ns);
+            self.tally.delivery.record(latency_ns);
+            let due_ns = stamp.intended_ns.saturating_sub(self.window_ns.0);
+            let over_time = &mut self.tally.over_time;
+            over_time.record(due_ns, self.interval_ns, latency_ns);
         }
     }
 

@@ -33,6 +33,13 @@ pub enum BenchError {
         /// The first failure.
         reason: String,
     },
+    /// A result could not be read.
+    Input {
+        /// Where from.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The result could not be written.
     Output {
         /// Where to.
@@ -59,6 +66,9 @@ impl fmt::Display for BenchError {
             } => {
                 write!(f, "only {ready} of {wanted} clients got ready: {reason}")
             }
+            Self::Input { path, source } => {
+                write!(f, "cannot read a result from {}: {source}", path.display())
+            }
             Self::Output { path, source } => {
                 write!(f, "cannot write the result to {}: {source}", path.display())
             }
@@ -72,6 +82,7 @@ impl std::error::Error for BenchError {
         match self {
             Self::Host { source, .. }
             | Self::System { source, .. }
+            | Self::Input { source, .. }
             | Self::Output { source, .. } => Some(source),
             Self::Options(_) | Self::Measured(_) | Self::Setup { .. } | Self::WorkerPanicked => {
                 None

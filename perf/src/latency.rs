@@ -5,7 +5,7 @@
 //! recorded together: that keeps the recorder under a nanosecond a message in a flood.
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The longest latency told apart, nanoseconds: 10 minutes. Longer ones count as this.
 const LATENCY_NS_MAX: u64 = 600_000_000_000;
@@ -70,6 +70,8 @@ impl Recorder {
             p99_us: quantile(0.99),
             p999_us: quantile(0.999),
             max_us: micros(histogram.max()),
+            percentiles: QUANTILES.map(|q| (q, quantile(q))).to_vec(),
+            histogram: buckets(histogram),
         })
     }
 
@@ -83,7 +85,7 @@ impl Recorder {
 }
 
 /// A latency distribution, microseconds.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LatencySummary {
     /// Latencies recorded.
     pub count: u64,
@@ -101,6 +103,32 @@ pub struct LatencySummary {
     pub p999_us: f64,
     /// Largest.
     pub max_us: f64,
+    /// Quantiles (0 to 1) and their latencies, ascending.
+    pub percentiles: Vec<(f64, f64)>,
+    /// Upper ends of buckets and how many latencies are in each, ascending; empty ones left out
+    /// at both ends.
+    pub histogram: Vec<(f64, u64)>,
+}
+
+/// The quantiles of a curve.
+const QUANTILES: [f64; 17] = [
+    0.0, 0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9995, 0.9999,
+    0.99999, 1.0,
+];
+/// Where the buckets of a printed histogram begin, and how they grow.
+const BUCKET_NS: u64 = 1_000;
+const BUCKET_GROWTH: f64 = 1.25;
+
+/// The histogram in logarithmic buckets.
+fn buckets(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
+    histogram
+        .iter_log(BUCKET_NS, BUCKET_GROWTH)
+        .map(|step| {
+            let count = step.count_since_last_iteration();
+            (micros(step.value_iterated_to()), count)
+        })
+        .skip_while(|bucket| bucket.1 == 0)
+        .collect()
 }
 
 fn micros(ns: u64) -> f64 {

@@ -24,6 +24,7 @@ mod crowd;
 mod delivery;
 mod error;
 mod handshake;
+mod html;
 mod latency;
 mod packet;
 mod payload;
@@ -45,7 +46,9 @@ mod slow_reader;
 mod socket;
 mod staged;
 mod storage;
+mod svg;
 mod tally;
+mod timeline;
 mod worker;
 
 use std::io::Write;
@@ -56,8 +59,8 @@ use std::sync::atomic::AtomicBool;
 
 pub use cli::{
     Cli, Command, ConnArgs, CrowdArgs, CrowdPartArgs, Durable, FaninArgs, FanoutArgs, HearsArg,
-    LoadArgs, MqttVersion, OfflineArgs, P2pArgs, Part, PlanArgs, RetainedArgs, RunArgs, SinkArgs,
-    SlowSubArgs, StorageArgs, TargetArgs,
+    HtmlArgs, LoadArgs, MqttVersion, OfflineArgs, P2pArgs, Part, PlanArgs, RetainedArgs, RunArgs,
+    SinkArgs, SlowSubArgs, StorageArgs, TargetArgs,
 };
 pub use error::BenchError;
 pub use latency::LatencySummary;
@@ -67,6 +70,7 @@ pub use report::{
 };
 pub use scenario::Filters;
 pub use sink::Sink;
+pub use timeline::{LatencyTick, ThroughputTick, Timeline};
 
 /// The exit status of a run with `--strict` that found a fault.
 const EXIT_FAULTS: u8 = 3;
@@ -85,6 +89,10 @@ pub fn execute(cli: &Cli) -> Result<ExitCode, BenchError> {
         let mode = if args.relay { "relaying" } else { "swallowing" };
         print(&format!("ready {mode} mqtt://{}\n", sink.address()?))?;
         sink.run(&AtomicBool::new(false))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Command::Html(args) = &cli.command {
+        html::convert(&args.results, &args.out)?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Command::Storage(args) = &cli.command {
@@ -116,6 +124,9 @@ pub fn execute(cli: &Cli) -> Result<ExitCode, BenchError> {
     let report = staged::run(&settings)?;
     print(&report.to_string())?;
     write_json(settings.target.json.as_deref(), &report)?;
+    if let Some(path) = &settings.target.html {
+        html::write(std::slice::from_ref(&report), path)?;
+    }
     let is_strict = settings.load.as_ref().is_some_and(|load| load.strict);
     let is_faultless = report
         .messages

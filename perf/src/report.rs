@@ -2,15 +2,21 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::latency::LatencySummary;
+use crate::timeline::Timeline;
+
+/// A generator with one thread that uses more than this is as busy as it can be.
+const BOTTLENECK_CORES: f64 = 0.9;
 
 /// Everything measured in one run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// Name of the scenario.
-    pub scenario: &'static str,
+    pub scenario: String,
+    /// What the run is called.
+    pub label: Option<String>,
     /// Clients asked for.
     pub clients: u64,
     /// How connecting went.
@@ -24,12 +30,16 @@ pub struct Report {
     /// CPU time of the generator itself in the measured window, microseconds per delivered message
     /// (per sent one without subscribers, per connection in `conn`).
     pub generator_cpu_us: Option<f64>,
+    /// Cores that the generator used in the measured window.
+    pub generator_cores: Option<f64>,
+    /// How the run went over time.
+    pub timeline: Timeline,
     /// The first thing that went wrong.
     pub first_fault: Option<String>,
 }
 
 /// How connecting went.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ConnectReport {
     /// Connections accepted by CONNACK.
     pub connected: u64,
@@ -46,10 +56,10 @@ pub struct ConnectReport {
 }
 
 /// One step of a scenario that takes several.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StageReport {
     /// What was done.
-    pub name: &'static str,
+    pub name: String,
     /// How long it took, seconds.
     pub seconds: f64,
     /// How many of what it did: clients that subscribed, messages sent or delivered.
@@ -57,7 +67,7 @@ pub struct StageReport {
 }
 
 /// How evenly shared groups were served.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ShareReport {
     /// Groups.
     pub groups: u32,
@@ -72,7 +82,7 @@ pub struct ShareReport {
 }
 
 /// What became of the messages for the subscriber that reads slowly.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SlowReport {
     /// Messages that it read.
     pub received: u64,
@@ -81,7 +91,7 @@ pub struct SlowReport {
 }
 
 /// What became of the messages.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct MessageReport {
     /// QoS published with.
     pub publish_qos: u8,
@@ -148,7 +158,7 @@ impl MessageReport {
 }
 
 /// What the broker used.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ServerReport {
     /// CPU time of all its threads within the window, microseconds per delivered message (per sent
     /// one without subscribers, per connection in `conn`): the scheduler's nanosecond account.
@@ -181,7 +191,7 @@ impl fmt::Display for Report {
         latency_line(f, "CONNACK us", connect.latency.as_ref())?;
         latency_line(f, "SUBACK us", connect.subscribe_latency.as_ref())?;
         for stage in &self.stages {
-            let (name, seconds, count) = (stage.name, stage.seconds, stage.count);
+            let (name, seconds, count) = (&stage.name, stage.seconds, stage.count);
             writeln!(f, "stage         {name}: {count} in {seconds:.3} s")?;
         }
         if let Some(messages) = &self.messages {
@@ -209,7 +219,14 @@ impl fmt::Display for Report {
             writeln!(f, ", {} threads", server.threads)?;
         }
         if let Some(cpu_us) = self.generator_cpu_us {
-            writeln!(f, "generator     {cpu_us:.3} us CPU/{unit}")?;
+            write!(f, "generator     {cpu_us:.3} us CPU/{unit}")?;
+            let cores = self.generator_cores.unwrap_or(0.0);
+            let bound = if cores > BOTTLENECK_CORES {
+                ": the bottleneck is the generator"
+            } else {
+                ""
+            };
+            writeln!(f, ", {cores:.2} cores{bound}")?;
         }
         if let Some(fault) = &self.first_fault {
             writeln!(f, "first fault   {fault}")?;
@@ -308,6 +325,7 @@ mod tests {
             p99_us: 99.0,
             p999_us: 99.9,
             max_us: 100.0,
+            ..LatencySummary::default()
         }
     }
 
@@ -341,7 +359,8 @@ mod tests {
 
     fn report() -> Report {
         Report {
-            scenario: "p2p",
+            scenario: "p2p".to_owned(),
+            label: None,
             clients: 2,
             connect: ConnectReport {
                 connected: 2,
@@ -362,6 +381,8 @@ mod tests {
                 threads: 3,
             }),
             generator_cpu_us: Some(1.25),
+            generator_cores: Some(0.95),
+            timeline: Timeline::default(),
             first_fault: None,
         }
     }
@@ -376,7 +397,7 @@ mod tests {
             "p99.9 99.9",
             "12.345 us CPU/message (12.000 by ticks)",
             "RSS 10.0 MB",
-            "generator     1.250 us CPU/message",
+            "generator     1.250 us CPU/message, 0.95 cores: the bottleneck is",
         ] {
             assert!(text.contains(expected), "`{expected}` is not in:\n{text}");
         }

@@ -24,6 +24,8 @@ const LEAD_NS: u64 = 20_000_000;
 const SETUP_NS_MAX: u64 = 10_000_000_000;
 /// How often the main thread looks.
 const LOOK: Duration = Duration::from_millis(1);
+/// Looks that are kept for the report.
+const LOOK_COUNT_MAX: usize = 10_000;
 const SECOND_NS: u64 = 1_000_000_000;
 
 type Handles<'s> = [ScopedJoinHandle<'s, Result<Outcome, BenchError>>];
@@ -34,6 +36,8 @@ pub(crate) struct Ran {
     pub(crate) outcomes: Vec<Outcome>,
     pub(crate) setup_ns: u64,
     pub(crate) first_fault: Option<String>,
+    /// Looks at the counters, an interval apart, from the start of the measured window on.
+    pub(crate) looks: Vec<Sample>,
 }
 
 /// A clock and a tag for all stages of a run.
@@ -70,6 +74,7 @@ pub(crate) fn run(settings: &Settings, clock: Clock, tag: u8) -> Result<Ran, Ben
             settings,
             state: &state,
             progress: Progress::default(),
+            looks: Vec::new(),
         };
         let samples = conductor.conduct(&handles);
         // Whatever happened, the workers must end before the scope does.
@@ -83,6 +88,7 @@ pub(crate) fn run(settings: &Settings, clock: Clock, tag: u8) -> Result<Ran, Ben
             outcomes,
             setup_ns: state.setup_ns,
             first_fault: state.first_fault().map(str::to_owned),
+            looks: conductor.looks,
         })
     })
 }
@@ -91,6 +97,7 @@ struct Conductor<'a> {
     settings: &'a Settings,
     state: &'a RunState,
     progress: Progress,
+    looks: Vec<Sample>,
 }
 
 impl Conductor<'_> {
@@ -102,6 +109,7 @@ impl Conductor<'_> {
             return Ok(Samples::until_ready(first, ready, ready));
         }
         if let Stage::CatchUp { .. } = self.settings.stage {
+            self.looks.extend([first, ready]);
             // What is to come has been published already.
             if let Some(load) = &self.settings.load {
                 self.drain(load, handles);
@@ -122,6 +130,7 @@ impl Conductor<'_> {
         self.state.load_from(start_ns);
         self.watch_until(start_ns + load.warm_up_ns, handles);
         let start = self.sample();
+        self.looks.push(start);
         self.watch_until(start_ns + load.warm_up_ns + load.duration_ns, handles);
         let end = self.sample();
         self.drain(load, handles);
@@ -261,6 +270,11 @@ impl Conductor<'_> {
     }
 
     fn show_progress(&mut self, now_ns: u64, totals: Totals) {
+        let interval_ns = self.settings.interval_ns();
+        let is_due = |look: &Sample| now_ns.saturating_sub(look.at_ns) >= interval_ns;
+        if self.looks.last().is_some_and(is_due) && self.looks.len() < LOOK_COUNT_MAX {
+            self.looks.push(self.sample());
+        }
         if self.settings.target.quiet {
             return;
         }

@@ -60,7 +60,9 @@ pub(crate) struct Target {
     /// Filters at most in one SUBSCRIBE.
     pub(crate) per_subscribe: usize,
     pub(crate) server_pid: Option<u32>,
+    pub(crate) label: Option<String>,
     pub(crate) json: Option<PathBuf>,
+    pub(crate) html: Option<PathBuf>,
     pub(crate) quiet: bool,
 }
 
@@ -143,6 +145,12 @@ impl Settings {
         }
     }
 
+    /// What the report cuts the run into.
+    pub(crate) fn interval_ns(&self) -> u64 {
+        let duration_ns = self.load.as_ref().map_or(0, |load| load.duration_ns);
+        crate::timeline::interval_ns(duration_ns)
+    }
+
     /// How many messages will be sent in all; `None` when only the time ends the run.
     pub(crate) fn planned_count(&self) -> Option<u64> {
         let load = self.load.as_ref()?;
@@ -189,7 +197,9 @@ impl Target {
             threads: usize::from(args.threads),
             per_subscribe: usize::try_from(args.per_subscribe).unwrap_or(1),
             server_pid: args.server_pid,
+            label: args.label.clone(),
             json: args.json.clone(),
+            html: args.html.clone(),
             quiet: args.quiet,
         })
     }

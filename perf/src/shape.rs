@@ -23,6 +23,7 @@ pub(crate) fn shape(command: &Command) -> Option<Shape<'_>> {
     let (scenario, target, load) = match command {
         Command::Sink(_)
         | Command::Run(_)
+        | Command::Html(_)
         | Command::Storage(_)
         | Command::Log(_)
         | Command::Crowd(_)

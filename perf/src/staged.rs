@@ -116,7 +116,7 @@ impl Stages<'_> {
 
     fn note(&mut self, name: &'static str, ns: u64, count: u64) {
         self.done.push(StageReport {
-            name,
+            name: name.to_owned(),
             seconds: ns as f64 / 1e9,
             count,
         });

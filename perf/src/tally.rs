@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::check::{Tracker, Verdict};
 use crate::latency::Recorder;
 use crate::payload::Stamp;
+use crate::timeline::LatencyRows;
 
 /// Counts and latencies of one worker.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(crate) struct Tally {
     pub(crate) connect: Recorder,
     /// From SUBSCRIBE to its SUBACK.
     pub(crate) subscribe: Recorder,
+    /// Latencies of deliveries over time.
+    pub(crate) over_time: LatencyRows,
 }
 
 /// Things that should not happen.
@@ -39,6 +42,7 @@ impl Tally {
             acknowledgement: Recorder::new(),
             connect: Recorder::new(),
             subscribe: Recorder::new(),
+            over_time: LatencyRows::default(),
         }
     }
 
@@ -55,6 +59,7 @@ impl Tally {
         self.acknowledgement.absorb(other.acknowledgement);
         self.connect.absorb(other.connect);
         self.subscribe.absorb(other.subscribe);
+        self.over_time.absorb(other.over_time);
     }
 }
 

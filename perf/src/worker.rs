@@ -75,6 +75,8 @@ pub(crate) struct Worker<'a> {
     pub(crate) out: Vec<u8>,
     pub(crate) pacing: Option<Pacing>,
     pub(crate) window_ns: (u64, u64),
+    /// What the window is cut into for the report.
+    pub(crate) interval_ns: u64,
     /// When the client whose input is served came, in the stage in which that counts.
     pub(crate) came_ns: Option<u64>,
     filler: Vec<u8>,
@@ -125,6 +127,7 @@ impl<'a> Worker<'a> {
             out: Vec::new(),
             pacing: None,
             window_ns: (0, 0),
+            interval_ns: settings.interval_ns(),
             came_ns: None,
             filler: vec![b'.'; size.saturating_sub(crate::payload::STAMP_LEN)],
             input: vec![0; READ_ROOM + size],

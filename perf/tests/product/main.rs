@@ -171,7 +171,11 @@ fn retained_messages_all_reach_those_who_come_later() {
 #[test]
 fn sessions_that_were_away_get_what_they_have_missed() {
     let report = check("offline --publishers 3 --sessions 30 --messages 9", 270);
-    let names: Vec<_> = report.stages.iter().map(|stage| stage.name).collect();
+    let names: Vec<_> = report
+        .stages
+        .iter()
+        .map(|stage| stage.name.as_str())
+        .collect();
     assert_eq!(
         names,
         ["subscribe and leave", "publish", "come back and receive"]
