@@ -167,6 +167,7 @@ impl Serve {
             disk_force_percent: self.disk_force_percent,
             disk_refuse_percent: self.disk_refuse_percent,
             limits: None,
+            redirect: None,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `conformance` | MQTT 3.1.1 and 5.0 statements, over a raw socket against the real process |
 //! | `interop` | foreign clients: mosquitto, paho, gmqtt, MQTT.js, rumqttc |
+//! | `admin` | clients sent away, or elsewhere |
 //! | `authentication` | SCRAM-SHA-256 over AUTH, at the door and again |
 //! | `crash` | the real process killed, stopped, short of disk or descriptors, on damaged files |
 //! | `hostile` | clients that mean harm get their answer, and harm nobody else |
@@ -29,6 +30,8 @@
     )
 )]
 
+#[cfg(test)]
+mod admin;
 #[cfg(test)]
 mod authentication;
 #[cfg(test)]

@@ -8,10 +8,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use engine_shard::{ClientLimits, Strategy};
+use engine_shard::{ClientLimits, Redirect, Strategy};
 use serde::Deserialize;
 
 use crate::limits::{LimitError, LimitSettings};
+use crate::redirect::{RedirectError, RedirectSettings};
 use crate::transport::{ClientCertificate, ServerTls, TlsError, TlsFiles};
 use crate::url::{ListenUrl, UrlError};
 use crate::users::{Users, UsersError};
@@ -186,6 +187,8 @@ pub struct Settings {
     pub disk_refuse_percent: Option<u8>,
     /// What clients may do; in the file only.
     pub limits: Option<LimitSettings>,
+    /// Where clients are sent instead of being served; in the file only.
+    pub redirect: Option<RedirectSettings>,
 }
 
 fn strategy<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Strategy>, D::Error> {
@@ -226,6 +229,7 @@ impl Settings {
             disk_force_percent: self.disk_force_percent.or(base.disk_force_percent),
             disk_refuse_percent: self.disk_refuse_percent.or(base.disk_refuse_percent),
             limits: self.limits.or(base.limits),
+            redirect: self.redirect.or(base.redirect),
         }
     }
 
@@ -280,11 +284,17 @@ impl Settings {
                 refuse_percent: self.disk_refuse_percent.unwrap_or(kept.refuse_percent),
             },
             limits: defaults.limits,
+            redirect: None,
         };
         config.check()?;
         config.limits = limits
             .finish(config.segment_bytes_min())
             .map_err(ConfigError::Limit)?;
+        config.redirect = self
+            .redirect
+            .map(RedirectSettings::finish)
+            .transpose()
+            .map_err(ConfigError::Redirect)?;
         Ok(config)
     }
 }
@@ -319,6 +329,8 @@ pub struct Config {
     pub retention: Retention,
     /// What clients may do.
     pub limits: ClientLimits,
+    /// Where clients are sent instead of being served.
+    pub redirect: Option<Redirect>,
 }
 
 impl Default for Config {
@@ -336,6 +348,7 @@ impl Default for Config {
             tls: None,
             retention: Retention::default(),
             limits: ClientLimits::default(),
+            redirect: None,
         }
     }
 }
@@ -421,6 +434,8 @@ pub enum ConfigError {
     DiskPercent([u8; 3]),
     /// A limit of clients is out of range.
     Limit(LimitError),
+    /// Clients cannot be sent there.
+    Redirect(RedirectError),
     /// The list of listeners is empty.
     NoListener,
     /// An address and why its host could not be resolved.
@@ -447,6 +462,7 @@ impl fmt::Display for ConfigError {
         match self {
             Self::Toml(text) => write!(f, "configuration file: {}", text.trim_end()),
             Self::Url(error) => error.fmt(f),
+            Self::Redirect(error) => error.fmt(f),
             Self::Durability(text) => write!(
                 f,
                 "durability \"{text}\" must be commit, interval:MS (1 to {INTERVAL_MS_MAX} ms) \

@@ -8,6 +8,7 @@ mod accept;
 mod again;
 mod held;
 mod meters;
+mod orders;
 mod welcome;
 
 use std::cmp::Reverse;
@@ -206,6 +207,7 @@ impl<M: Machine> Driver<M> {
         worked |= self.take_mesh(now);
         worked |= self.take_reauthentications(now);
         worked |= self.take_verdicts(now);
+        worked |= self.take_orders(now);
         worked |= self.machine.disk(now)?;
         worked |= self.resume_held(now);
         worked |= self.resume_paused(now);
@@ -232,7 +234,14 @@ impl<M: Machine> Driver<M> {
         let resumes = !self.held.is_empty() && self.machine.takes_publications();
         let auth = self.shared.auth();
         let verdicts = auth.is_some_and(|auth| auth.has_answer(self.shard));
-        !(verdicts || reads || resumes || stops || self.mesh.has_input() || self.is_finished())
+        let orders = self.shared.orders().has(self.shard);
+        !(verdicts
+            || orders
+            || reads
+            || resumes
+            || stops
+            || self.mesh.has_input()
+            || self.is_finished())
     }
 
     /// Whether all shards have come to an orderly end.

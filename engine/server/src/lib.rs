@@ -16,6 +16,7 @@
 //! - glommio is named in `executor` only (and in storage-io's other disk queue); unsafe code is in
 //!   `ring`, `socket` and `system` only.
 
+mod admin;
 mod auth;
 mod base64;
 mod checks;
@@ -32,6 +33,8 @@ mod mesh;
 mod metrics;
 mod net;
 pub mod node;
+mod orders;
+mod redirect;
 mod reload;
 mod ring;
 mod rings;
@@ -55,6 +58,7 @@ pub use config::{
 pub use engine_shard::Strategy as ShareStrategy;
 pub use error::{RunError, StartError};
 pub use limits::{LimitError, LimitSettings};
+pub use redirect::{RedirectError, RedirectSettings};
 pub use reload::ReloadHandle;
 pub use run::Node;
 pub use threads::StopHandle;

@@ -74,6 +74,10 @@ pub(crate) trait Machine: 'static {
     }
     /// What has become of it.
     fn authenticated(&mut self, _connection: Key, _proof: &Proof) {}
+    /// Disconnects a client; returns whether it was connected.
+    fn kick(&mut self, _now: Now, _client_id: &str) -> bool {
+        false
+    }
     /// Bytes from a packet boundary on; returns how many were used. The others come again, with
     /// more behind them.
     fn received(&mut self, now: Now, connection: Key, bytes: &[u8]) -> usize;

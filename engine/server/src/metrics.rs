@@ -1,11 +1,12 @@
-//! The metrics page: every shard's published numbers as Prometheus text, from a thread of its own.
+//! The metrics page: every shard's published numbers as Prometheus text, from a thread of its own;
+//! an administrator's requests as well (`admin`).
 //!
-//! Shards publish into atomics once a second; a scrape reads those and disturbs nobody. The page
-//! is the only thing served here: HTTP/1.0, one request per connection.
+//! Shards publish into atomics once a second; a scrape reads those and disturbs nobody. It is
+//! HTTP/1.0, one request per connection.
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
@@ -18,6 +19,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use tracing::warn;
 
+use crate::admin;
 use crate::shared::Shared;
 
 /// How long a scraper may take to send its request or to take the answer.
@@ -25,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The longest request, bytes.
 const REQUEST_BYTES_MAX: usize = 8 * 1024;
+
+/// The type of short texts.
+const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// Serves the page until it is dropped.
 pub(crate) struct MetricsPage {
@@ -41,13 +46,13 @@ impl MetricsPage {
         let ends = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&ends);
         let mut registry = Registry::with_prefix("corelane");
-        registry.register_collector(Box::new(Published(shared)));
+        registry.register_collector(Box::new(Published(Arc::clone(&shared))));
         let thread = Builder::new().name("metrics".to_owned()).spawn(move || {
-            while let Ok((stream, _)) = listener.accept() {
+            while let Ok((stream, peer)) = listener.accept() {
                 if seen.load(Ordering::SeqCst) {
                     return;
                 }
-                if let Err(error) = answer(stream, &registry) {
+                if let Err(error) = answer(stream, peer.ip(), &registry, &shared) {
                     warn!(%error, "a scrape of the metrics failed");
                 }
             }
@@ -77,11 +82,23 @@ impl Drop for MetricsPage {
     }
 }
 
-fn answer(mut stream: TcpStream, registry: &Registry) -> io::Result<()> {
+fn answer(
+    mut stream: TcpStream,
+    peer: IpAddr,
+    registry: &Registry,
+    shared: &Shared,
+) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let request = read_request(&mut stream)?;
-    let (status, kind, body) = respond(&request, registry);
+    let (status, kind, body) = match request.strip_prefix(b"POST ") {
+        None => respond(&request, registry),
+        Some(rest) => {
+            let path = rest.split(|byte| *byte == b' ').next().unwrap_or_default();
+            let (status, text) = admin::post(path, rest, peer, shared.orders());
+            (status, PLAIN, text.to_owned())
+        }
+    };
     let head = format!(
         "HTTP/1.0 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
          Connection: close\r\n\r\n",
@@ -105,7 +122,6 @@ fn read_request(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 }
 
 fn respond(request: &[u8], registry: &Registry) -> (&'static str, &'static str, String) {
-    const PLAIN: &str = "text/plain; charset=utf-8";
     let line = request.split(|&b| b == b'\r').next().unwrap_or_default();
     let mut words = line.split(|&b| b == b' ');
     match (words.next(), words.next()) {

@@ -254,6 +254,7 @@ fn options(config: &Config, shards: u8) -> NodeOptions {
         commit_wait_us: config.commit_wait_us,
         reserve_bytes: RESERVE_BYTES,
         share_strategy: config.share_strategy,
+        redirect: config.redirect.clone(),
         retention,
         clients: config.limits,
         ..NodeOptions::new(shards, seed)

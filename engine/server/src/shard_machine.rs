@@ -176,6 +176,10 @@ impl Machine for ShardMachine {
         self.core.authenticated(ConnectionId(connection.0), proof);
     }
 
+    fn kick(&mut self, now: Now, client_id: &str) -> bool {
+        self.core.kick(now, client_id)
+    }
+
     fn received(&mut self, now: Now, connection: Key, bytes: &[u8]) -> usize {
         self.core.received(now, ConnectionId(connection.0), bytes)
     }

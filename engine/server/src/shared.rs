@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::auth::Auth;
 use crate::descriptors::Descriptors;
 use crate::machine::Meter;
+use crate::orders::Orders;
 use crate::transport::Doorways;
 
 /// Numbers that one shard can publish.
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     descriptors: Arc<Descriptors>,
     doorways: Doorways,
     auth: Option<Auth>,
+    orders: Orders,
 }
 
 impl Shared {
@@ -39,6 +41,7 @@ impl Shared {
             Descriptors::unlimited(shards),
             Doorways::default(),
             None,
+            Orders::default(),
         )
     }
 
@@ -48,6 +51,7 @@ impl Shared {
         descriptors: Arc<Descriptors>,
         doorways: Doorways,
         auth: Option<Auth>,
+        orders: Orders,
     ) -> Arc<Self> {
         let shard = |_| PerShard {
             turns: AtomicU64::new(0),
@@ -61,12 +65,18 @@ impl Shared {
             descriptors,
             doorways,
             auth,
+            orders,
         })
     }
 
     /// Who checks passwords, where that is wanted.
     pub(crate) const fn auth(&self) -> Option<&Auth> {
         self.auth.as_ref()
+    }
+
+    /// What an administrator orders.
+    pub(crate) const fn orders(&self) -> &Orders {
+        &self.orders
     }
 
     /// What the listeners speak.

@@ -15,6 +15,7 @@ use crate::error::{RunError, StartError};
 use crate::executor::{self, Plan, Report, Starter};
 use crate::machine::Machine;
 use crate::mesh::{self, Bell};
+use crate::orders::Orders;
 use crate::shared::Shared;
 use crate::socket;
 use crate::system;
@@ -134,7 +135,8 @@ where
             Some(Auth::start(users.clone(), allows_anonymous, bells).map_err(system)?)
         }
     };
-    let shared = Shared::limited(count, descriptors, doorways, auth);
+    let orders = Orders::new(Arc::clone(&bells));
+    let shared = Shared::limited(count, descriptors, doorways, auth, orders);
     let (reporter, reports) = flume::unbounded();
     let started = Instant::now();
     let mut watched = Vec::with_capacity(count);

@@ -3,6 +3,7 @@
 use crate::group::Strategy;
 use crate::limits::ClientLimits;
 use crate::port::ShardId;
+use crate::redirect::Redirect;
 
 /// Bytes of a topic name or filter, at most. MQTT allows 65,535, a key of the state store has as
 /// many, and some keys begin with a session id. A client id is a key by itself: it may be as long
@@ -81,6 +82,8 @@ pub struct ShardConfig {
     pub group_inflight_max: u16,
     /// How shared groups choose a member.
     pub share_strategy: Strategy,
+    /// Where clients are sent instead of being served.
+    pub redirect: Option<Redirect>,
     /// QoS 0 publications are stored too (for consumers other than MQTT).
     pub store_qos0: bool,
 }
@@ -122,6 +125,7 @@ impl ShardConfig {
             tombstone_margin_ms: 60_000,
             group_inflight_max: 1_024,
             share_strategy: Strategy::RoundRobin,
+            redirect: None,
             store_qos0: false,
         }
     }

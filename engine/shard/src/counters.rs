@@ -58,6 +58,10 @@ counters! {
     Counter closed_for_error,
     /// Connections taken over by a newer one with the same client id.
     Counter takeovers,
+    /// Connections closed by an administrator.
+    Counter kicked,
+    /// CONNECT packets answered with another server.
+    Counter redirected,
     /// Connections closed for keep-alive.
     Counter keep_alive_timeouts,
     /// PUBLISH packets received at QoS 0.

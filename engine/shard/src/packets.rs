@@ -40,6 +40,9 @@ impl Shard {
                 packet: Packet::Connect(connect),
                 len,
             }) => {
+                if self.redirected(connection, connect.version) {
+                    return len;
+                }
                 match self.refusal(connection, &connect) {
                     Some(reason) => self.reject(connection, connect.version, reason),
                     None => self.on_connect(connection, opening(&connect), store),

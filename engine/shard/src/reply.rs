@@ -189,6 +189,25 @@ impl Shard {
         self.write(connection, &Packet::ConnAck(connack));
     }
 
+    /// CONNACK that names other servers, to clients that know the property.
+    pub(crate) fn write_redirection(
+        &mut self,
+        connection: ConnectionId,
+        reason: ReasonCode,
+        servers: &str,
+    ) {
+        let mut builder = PropertiesBuilder::new();
+        if self.version_of(connection).has_properties() {
+            builder.server_reference(servers);
+        }
+        let connack = ConnAck {
+            session_present: false,
+            reason,
+            properties: builder.properties().unwrap_or(Properties::EMPTY),
+        };
+        self.write(connection, &Packet::ConnAck(connack));
+    }
+
     pub(crate) fn write_suback(
         &mut self,
         connection: ConnectionId,

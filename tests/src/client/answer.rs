@@ -32,6 +32,7 @@ pub(crate) struct Welcome {
     pub(crate) session_expiry: Option<u32>,
     pub(crate) shared_subscriptions: Option<bool>,
     pub(crate) authentication: Option<(String, Vec<u8>)>,
+    pub(crate) server_reference: Option<String>,
 }
 
 /// An AUTH from the server.
@@ -84,6 +85,7 @@ impl From<Packet<'_>> for Answer {
                 maximum_packet_size: connack.properties.maximum_packet_size(),
                 session_expiry: connack.properties.session_expiry(),
                 shared_subscriptions: connack.properties.shared_subscription_available(),
+                server_reference: connack.properties.server_reference().map(str::to_owned),
                 authentication: connack.properties.authentication_method().map(|method| {
                     let data = connack.properties.authentication_data();
                     (method.to_owned(), data.unwrap_or_default().to_vec())

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use engine_shard::{
-    ClientLimits, LogOffset, Message, QueueId, Shard, ShardConfig, ShardId, Strategy, Table,
-    home_shard, read_retained, retained_change,
+    ClientLimits, LogOffset, Message, QueueId, Redirect, Shard, ShardConfig, ShardId, Strategy,
+    Table, home_shard, read_retained, retained_change,
 };
 use engine_topic::Writer;
 use foldhash::fast::FixedState;
@@ -46,6 +46,8 @@ pub struct NodeOptions {
     pub state_interval_ms: u64,
     /// How shared groups choose a member.
     pub share_strategy: Strategy,
+    /// Where clients are sent instead of being served.
+    pub redirect: Option<Redirect>,
     /// Randomness, used when the directory is made and mixed into every start.
     pub seed: u64,
     /// Changes a shard's settings from their defaults.
@@ -68,6 +70,7 @@ impl NodeOptions {
             retention: RetentionOptions::default(),
             state_interval_ms: 1_000,
             share_strategy: Strategy::default(),
+            redirect: None,
             seed,
             tune: |_| {},
         }
@@ -405,6 +408,7 @@ fn restore<D: Disk>(
     let mut config =
         ShardConfig::new(ShardId(shard), options.shards, meta.boot, seed).limited(&options.clients);
     config.share_strategy = options.share_strategy;
+    config.redirect = options.redirect.clone();
     (options.tune)(&mut config);
     let mut rows = Vec::new();
     let mut last_queue = 0;

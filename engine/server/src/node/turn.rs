@@ -60,6 +60,11 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
         self.shard.authenticated(connection, proof);
     }
 
+    /// As [`Shard::kick`].
+    pub fn kick(&mut self, now: Now, client_id: &str) -> bool {
+        self.shard.kick(now.into(), client_id)
+    }
+
     /// As [`Shard::received`].
     pub fn received(&mut self, now: Now, connection: ConnectionId, bytes: &[u8]) -> usize {
         self.shard

@@ -1,0 +1,58 @@
+//! What an administrator tells the shards while the node runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine_shard::home_shard;
+use flume::{Receiver, Sender};
+
+use crate::mesh::Bell;
+
+/// Orders that wait for one shard; one more is refused.
+const ORDERS_MAX: usize = 64;
+
+/// How long a shard may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// An order to a shard.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Disconnect this client, and answer whether it was connected.
+    Kick(String, Sender<bool>),
+}
+
+/// One bounded channel to each shard.
+#[derive(Default)]
+pub(crate) struct Orders {
+    lines: Vec<(Sender<Order>, Receiver<Order>)>,
+    bells: Arc<[Bell]>,
+}
+
+impl Orders {
+    pub(crate) fn new(bells: Arc<[Bell]>) -> Self {
+        let lines = bells.iter().map(|_| flume::bounded(ORDERS_MAX)).collect();
+        Self { lines, bells }
+    }
+
+    /// Disconnects a client, from a thread that is no shard's. Whether it was connected; `None`:
+    /// its shard does not answer.
+    pub(crate) fn kick(&self, client_id: &str) -> Option<bool> {
+        let shards = u8::try_from(self.lines.len()).ok()?;
+        let (answer, told) = flume::bounded(1);
+        let shard = home_shard(client_id, shards).index();
+        let order = Order::Kick(client_id.to_owned(), answer);
+        self.lines.get(shard)?.0.try_send(order).ok()?;
+        self.bells.get(shard)?.ring();
+        told.recv_timeout(PATIENCE).ok()
+    }
+
+    /// The next order for a shard.
+    pub(crate) fn take(&self, shard: usize) -> Option<Order> {
+        self.lines.get(shard)?.1.try_recv().ok()
+    }
+
+    /// Whether there is one.
+    pub(crate) fn has(&self, shard: usize) -> bool {
+        self.lines.get(shard).is_some_and(|line| !line.1.is_empty())
+    }
+}

@@ -1,0 +1,52 @@
+//! Clients that are to go elsewhere, and clients that have to go.
+
+use std::sync::Arc;
+
+use engine_mqtt::{ReasonCode, Version};
+use engine_session::Now;
+
+use crate::port::ConnectionId;
+use crate::shard::Shard;
+
+/// Where clients are sent instead of being served.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Redirect {
+    /// For good (0x9D), not for now (0x9C).
+    pub has_moved: bool,
+    /// Server Reference: hosts with their ports, apart by a space [MQTT 5, section 4.11].
+    pub servers: Arc<str>,
+}
+
+impl Shard {
+    /// Disconnects a client with 0x98; its session stays as with any lost connection. Returns
+    /// whether it was connected.
+    pub fn kick(&mut self, now: Now, client_id: &str) -> bool {
+        self.begin_call(now);
+        let index = self.by_client_id.get(client_id).copied();
+        let connection = index.and_then(|index| self.clients[index].connection);
+        if let Some(connection) = connection {
+            self.counters.kicked += 1;
+            self.close(connection, Some(ReasonCode::AdministrativeAction), true);
+        }
+        connection.is_some()
+    }
+
+    /// Answers a CONNECT with where to go, if that is so.
+    pub(crate) fn redirected(&mut self, connection: ConnectionId, version: Version) -> bool {
+        let Some(redirect) = self.config.redirect.clone() else {
+            return false;
+        };
+        let reason = if redirect.has_moved {
+            ReasonCode::ServerMoved
+        } else {
+            ReasonCode::UseAnotherServer
+        };
+        self.counters.redirected += 1;
+        if let Some(link) = self.connections.get_mut(&connection) {
+            link.version = version;
+        }
+        self.write_redirection(connection, reason, &redirect.servers);
+        self.close(connection, None, true);
+        true
+    }
+}
