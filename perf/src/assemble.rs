@@ -106,6 +106,7 @@ pub(crate) fn assemble(settings: &Settings, ran: Ran) -> Report {
             latency: connect.summary(),
             subscribe_latency: subscribe.summary(),
         },
+        ramp: None,
         stages: Vec::new(),
         messages,
         server: server(samples, units),

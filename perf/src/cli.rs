@@ -353,6 +353,26 @@ pub(crate) fn parse_seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+/// The most cores that a ramp may ask for.
+const CORES_MAX: f64 = 64.0;
+
+/// A share of a core: 75% or 0.75.
+pub(crate) fn parse_share(text: &str) -> Result<f64, String> {
+    let (number, unit) = match text.strip_suffix('%') {
+        Some(number) => (number, 0.01),
+        None => (text, 1.0),
+    };
+    let share: f64 = number
+        .parse()
+        .map_err(|_| format!("`{text}` is no share of a core"))?;
+    let share = share * unit;
+    if share > 0.0 && share <= CORES_MAX {
+        Ok(share)
+    } else {
+        Err(format!("{text} is not within 0 to {CORES_MAX} cores"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[track_caller]
@@ -368,6 +388,8 @@ mod tests {
         check_refused("p2p --size 15", "--size");
         check_refused("p2p --duration=-1", "--duration");
         check_refused("p2p --duration soon", "not a number of seconds");
+        check_refused("p2p --ramp-to 0%", "0 to 64 cores");
+        check_refused("p2p --tls", "--ca");
         check_refused("p2p --pairs 0", "--pairs");
         check_refused("conn --mqtt-version 6", "3.1.1");
         check_refused("conn --password x", "--username");

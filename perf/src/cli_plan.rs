@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, value_parser};
 
-use crate::cli::{Durable, MqttVersion, parse_seconds};
+use crate::cli::{Durable, MqttVersion, parse_seconds, parse_share};
 use crate::scenario::Filters;
 
 /// Options of every scenario that has clients.
@@ -19,6 +19,18 @@ pub struct TargetArgs {
     /// MQTT version.
     #[arg(long, value_enum, default_value_t = MqttVersion::V311)]
     pub mqtt_version: MqttVersion,
+    /// Connect with TLS (1.2 or 1.3), each client with a handshake of its own.
+    #[arg(long, requires = "ca")]
+    pub tls: bool,
+    /// Certificates in PEM that the broker's must lead to, for --tls.
+    #[arg(long)]
+    pub ca: Option<PathBuf>,
+    /// MQTT over WebSocket, with --tls over a secure one.
+    #[arg(long)]
+    pub websocket: bool,
+    /// Path of the WebSocket.
+    #[arg(long, default_value = "/mqtt")]
+    pub websocket_path: String,
     /// Keep-alive that CONNECT announces, seconds; 0 turns it off.
     #[arg(long, default_value_t = 300)]
     pub keepalive: u16,
@@ -90,6 +102,10 @@ pub struct LoadArgs {
     /// Messages published per second, all publishers together; 0: as fast as --window allows.
     #[arg(long, default_value_t = 0)]
     pub rate: u64,
+    /// Search the rate at which the broker (--server-pid) uses this share of one core, such as 75%
+    /// or 0.75, from --rate on, and measure there.
+    #[arg(long, value_parser = parse_share)]
+    pub ramp_to: Option<f64>,
     /// Messages that a publisher sends at most: the run ends early with the last; 0 is no limit.
     #[arg(long, default_value_t = 0)]
     pub count: u64,

@@ -6,11 +6,15 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use crate::layers::Layers;
 use crate::socket::{self, Poller};
 
 /// The most bytes queued behind a socket that takes no more, before its owner must stop adding.
 /// Acknowledgements may go over it: they are bounded by what is read.
 const UNSENT_MAX: usize = 256 * 1024;
+
+/// A TLS record's plaintext at most, bytes (RFC 8446, section 5.1).
+const RECORD_LEN_MAX: usize = 16 * 1024;
 
 /// How far a client has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +64,8 @@ pub(crate) struct Connection {
     unsent: Vec<u8>,
     unsent_from: usize,
     is_watched_for_room: bool,
+    /// TLS, a WebSocket, or both; `None` when MQTT is on the socket itself.
+    layers: Option<Box<Layers>>,
 }
 
 impl Connection {
@@ -84,7 +90,13 @@ impl Connection {
             unsent: Vec::new(),
             unsent_from: 0,
             is_watched_for_room: true,
+            layers: None,
         })
+    }
+
+    /// Puts layers between MQTT and the socket, before anything is sent.
+    pub(crate) fn set_layers(&mut self, layers: Option<Box<Layers>>) {
+        self.layers = layers;
     }
 
     /// Whether the connection was made, once its socket is writable.
@@ -99,7 +111,12 @@ impl Connection {
     /// # Errors
     /// The socket's, `UnexpectedEof` at the end of the stream, and `InvalidData` when a packet
     /// does not fit the buffer.
-    pub(crate) fn receive(&mut self, buffer: &mut [u8], room: usize) -> io::Result<Option<usize>> {
+    pub(crate) fn receive(
+        &mut self,
+        poller: &Poller,
+        buffer: &mut [u8],
+        room: usize,
+    ) -> io::Result<Option<usize>> {
         let carried = self.carry.len();
         let end = buffer.len().min(carried.saturating_add(room));
         let buffer = buffer.get_mut(..end).unwrap_or_default();
@@ -110,6 +127,10 @@ impl Connection {
             return Err(too_large(carried));
         }
         head.copy_from_slice(&self.carry);
+        if self.layers.is_some() {
+            let len = self.receive_through_layers(poller, room)?;
+            return Ok(len.map(|len| carried + len));
+        }
         match socket::receive(&self.socket, room)? {
             None => Ok(None),
             Some(0) => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -118,6 +139,44 @@ impl Connection {
                 Ok(Some(carried + len))
             }
         }
+    }
+
+    /// Reads what there is, and puts the MQTT in it into `room`.
+    fn receive_through_layers(
+        &mut self,
+        poller: &Poller,
+        room: &mut [u8],
+    ) -> io::Result<Option<usize>> {
+        // What comes out may be more than what goes in by a TLS record that was incomplete.
+        let wire_room = room
+            .len()
+            .saturating_sub(RECORD_LEN_MAX)
+            .max(room.len() / 2);
+        let Some(target) = room.get_mut(..wire_room) else {
+            return Ok(None);
+        };
+        let len = match socket::receive(&self.socket, target)? {
+            None => return Ok(None),
+            Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(len) => len,
+        };
+        let (mut plain, mut answer) = (Vec::new(), Vec::new());
+        if let Some(layers) = &mut self.layers {
+            let wire = room.get(..len).unwrap_or_default();
+            layers.receive(wire, &mut plain, &mut answer)?;
+        }
+        if !answer.is_empty() {
+            self.send_wire(poller, &answer)?;
+        }
+        if plain.is_empty() {
+            return Ok(None);
+        }
+        let Some(place) = room.get_mut(..plain.len()) else {
+            return Err(too_large(plain.len()));
+        };
+        place.copy_from_slice(&plain);
+        self.carry.clear();
+        Ok(Some(plain.len()))
     }
 
     /// Keeps the start of a packet for the next read.
@@ -129,6 +188,15 @@ impl Connection {
     /// Sends, or queues what the socket does not take.
     pub(crate) fn send(&mut self, poller: &Poller, bytes: &[u8], now_ns: u64) -> io::Result<()> {
         self.last_sent_ns = now_ns;
+        if let Some(layers) = &mut self.layers {
+            let mut wire = Vec::new();
+            layers.send(bytes, &mut wire)?;
+            return self.send_wire(poller, &wire);
+        }
+        self.send_wire(poller, bytes)
+    }
+
+    fn send_wire(&mut self, poller: &Poller, bytes: &[u8]) -> io::Result<()> {
         if self.has_unsent() {
             self.unsent.extend_from_slice(bytes);
             return Ok(());

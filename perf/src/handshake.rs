@@ -69,7 +69,11 @@ impl Worker<'_> {
         );
         let buffer = slow.then_some(SLOW_BUFFER);
         let connection = socket::connect_with(self.settings.address, source, buffer)
-            .and_then(|fd| Connection::new(&self.poller, fd, token, role, started_ns));
+            .and_then(|fd| Connection::new(&self.poller, fd, token, role, started_ns))
+            .and_then(|mut connection| {
+                connection.set_layers(self.settings.target.layers.open()?);
+                Ok(connection)
+            });
         match connection {
             Ok(connection) => {
                 self.connections.push(Some(connection));

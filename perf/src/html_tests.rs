@@ -31,6 +31,7 @@ fn report(label: &str, slowest_us: u64) -> Report {
         label: Some(label.to_owned()),
         clients: 8,
         connect: ConnectReport::default(),
+        ramp: None,
         stages: Vec::new(),
         messages: Some(MessageReport {
             delivered_per_second: 4_321.0,

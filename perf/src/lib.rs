@@ -26,11 +26,13 @@ mod error;
 mod handshake;
 mod html;
 mod latency;
+mod layers;
 mod packet;
 mod payload;
 mod plan;
 mod preset;
 mod publisher;
+mod ramp;
 mod report;
 mod run_state;
 mod runner;
@@ -49,6 +51,7 @@ mod storage;
 mod svg;
 mod tally;
 mod timeline;
+mod websocket;
 mod worker;
 
 use std::io::Write;
@@ -66,7 +69,8 @@ pub use error::BenchError;
 pub use latency::LatencySummary;
 pub use preset::parse;
 pub use report::{
-    ConnectReport, MessageReport, Report, ServerReport, ShareReport, SlowReport, StageReport,
+    ConnectReport, MessageReport, RampReport, RampTrial, Report, ServerReport, ShareReport,
+    SlowReport, StageReport,
 };
 pub use scenario::Filters;
 pub use sink::Sink;

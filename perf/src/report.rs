@@ -21,6 +21,9 @@ pub struct Report {
     pub clients: u64,
     /// How connecting went.
     pub connect: ConnectReport,
+    /// How the rate was found, with `--ramp-to`.
+    #[serde(default)]
+    pub ramp: Option<RampReport>,
     /// The steps of a scenario that takes several.
     pub stages: Vec<StageReport>,
     /// What became of the messages; none in `conn`.
@@ -53,6 +56,26 @@ pub struct ConnectReport {
     pub latency: Option<LatencySummary>,
     /// From a SUBSCRIBE to its SUBACK.
     pub subscribe_latency: Option<LatencySummary>,
+}
+
+/// How a rate was found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RampReport {
+    /// Cores that the broker should use.
+    pub target_cores: f64,
+    /// What was tried, in order; the run itself is at the rate found.
+    pub trials: Vec<RampTrial>,
+}
+
+/// One trial of a ramp.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RampTrial {
+    /// Messages per second.
+    pub rate: u64,
+    /// Cores that the broker used.
+    pub cores: f64,
+    /// Whether what was due was sent and delivered.
+    pub is_held: bool,
 }
 
 /// One step of a scenario that takes several.
@@ -190,6 +213,10 @@ impl fmt::Display for Report {
         )?;
         latency_line(f, "CONNACK us", connect.latency.as_ref())?;
         latency_line(f, "SUBACK us", connect.subscribe_latency.as_ref())?;
+        if let Some(ramp) = &self.ramp {
+            let (count, target) = (ramp.trials.len(), ramp.target_cores);
+            writeln!(f, "ramp          to {target:.2} cores in {count} trials")?;
+        }
         for stage in &self.stages {
             let (name, seconds, count) = (&stage.name, stage.seconds, stage.count);
             writeln!(f, "stage         {name}: {count} in {seconds:.3} s")?;
@@ -370,6 +397,7 @@ mod tests {
                 latency: None,
                 subscribe_latency: None,
             },
+            ramp: None,
             stages: Vec::new(),
             messages: Some(messages()),
             server: Some(ServerReport {

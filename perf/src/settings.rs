@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::cli::{Command, Durable, LoadArgs, MqttVersion, TargetArgs};
 use crate::error::BenchError;
+use crate::layers::LayerSettings;
 use crate::payload::STREAM_COUNT_MAX;
 use crate::scenario::{Flow, Scenario};
 use crate::schedule::{SCHEDULED_COUNT_MAX, Schedule};
@@ -16,6 +17,9 @@ use crate::shape::{Shape, shape};
 const CLOSED_WINDOW: u16 = 20;
 /// The window per publisher at a given rate: wide enough not to disturb the schedule.
 const OPEN_WINDOW: u16 = 1024;
+
+/// The highest rate that a ramp tries: a schedule of a day can hold it.
+const RATE_MAX: u64 = 100_000_000;
 
 /// A checked run.
 #[derive(Clone, Debug)]
@@ -48,6 +52,8 @@ pub(crate) enum Stage {
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) version: MqttVersion,
+    /// What lies between MQTT and the socket.
+    pub(crate) layers: LayerSettings,
     pub(crate) keepalive_s: u16,
     pub(crate) durable: Durable,
     pub(crate) client_prefix: String,
@@ -73,6 +79,8 @@ pub(crate) struct Load {
     pub(crate) subscribe_qos: u8,
     pub(crate) size: usize,
     pub(crate) rate: Option<NonZeroU64>,
+    /// The share of the broker's core to look for.
+    pub(crate) ramp_to: Option<f64>,
     /// Messages that a publisher sends at most.
     pub(crate) count: Option<NonZeroU64>,
     /// Whether messages are published to be retained.
@@ -106,6 +114,10 @@ impl Settings {
         let address = resolve(target)?;
         let target = Target::parse(target, address)?;
         let is_durable = target.durable != Durable::None;
+        let ramps = load.as_ref().is_some_and(|load| load.ramp_to.is_some());
+        if ramps && (scenario.flow != Flow::Load || target.server_pid.is_none()) {
+            return refuse("--ramp-to needs --server-pid and a scenario of one step".to_owned());
+        }
         if matches!(scenario.flow, Flow::Offline { .. }) && !is_durable {
             return refuse("offline needs durable sessions: not --durable=none".to_owned());
         }
@@ -143,6 +155,30 @@ impl Settings {
             Stage::Whole => self.scenario.fan_out(),
             Stage::Park | Stage::Fill | Stage::CatchUp { .. } | Stage::Clear => 0,
         }
+    }
+
+    /// Messages per second of all publishers; `None` as fast as possible.
+    pub(crate) fn rate(&self) -> Option<u64> {
+        Some(self.load.as_ref()?.rate?.get())
+    }
+
+    /// The same run at another rate.
+    pub(crate) fn at_rate(&self, rate: u64) -> Self {
+        let mut settings = self.clone();
+        if let Some(load) = &mut settings.load {
+            load.rate = NonZeroU64::new(rate.clamp(1, RATE_MAX));
+        }
+        settings
+    }
+
+    /// A short run at another rate.
+    pub(crate) fn with_rate(&self, rate: u64, duration_ns: u64, warm_up_ns: u64) -> Self {
+        let mut settings = self.at_rate(rate);
+        if let Some(load) = &mut settings.load {
+            load.duration_ns = load.duration_ns.min(duration_ns);
+            load.warm_up_ns = load.warm_up_ns.min(warm_up_ns);
+        }
+        settings
     }
 
     /// What the report cuts the run into.
@@ -184,7 +220,10 @@ impl Target {
         if args.client_prefix.len() > 1_000 {
             return refuse("--client-prefix is longer than 1000 bytes".to_owned());
         }
+        let ca = args.ca.as_deref().filter(|_| args.tls);
+        let path = args.websocket.then_some(args.websocket_path.as_str());
         Ok(Self {
+            layers: LayerSettings::new(&args.host, ca, path)?,
             version: args.mqtt_version,
             keepalive_s: args.keepalive,
             durable: args.durable,
@@ -232,7 +271,7 @@ impl Load {
             ));
         }
         let rate = NonZeroU64::new(args.rate);
-        let window = if rate.is_some() {
+        let window = if rate.is_some() || args.ramp_to.is_some() {
             OPEN_WINDOW
         } else {
             CLOSED_WINDOW
@@ -242,6 +281,7 @@ impl Load {
             subscribe_qos: args.sub_qos.unwrap_or(args.qos),
             size: usize::try_from(args.size).unwrap_or(usize::MAX),
             rate,
+            ramp_to: args.ramp_to,
             count: count(args, scenario),
             retain: matches!(scenario.flow, Flow::Retained { .. }),
             window: args.window.unwrap_or(window),
@@ -358,6 +398,11 @@ mod tests {
         check_refused("fanin --publishers 2 --subscribers 3", "--subscribers 3");
         check_refused("p2p --pairs 4000000 --topics 50", "200000000 topics");
         check_refused("p2p --topic-prefix a/+", "--topic-prefix");
+        check_refused("p2p --ramp-to 75%", "--server-pid");
+        check_refused("p2p --tls --ca /none/such.pem", "/none/such.pem");
+        check_refused("offline --durable=none", "durable");
+        check_refused("retained --retained 100 --matching 7", "--matching 7");
+        check_refused("shared --groups 60", "--groups 60");
         check_refused(
             "p2p --rate 1000000000 --duration 80000",
             "--rate 1000000000",

@@ -164,7 +164,7 @@ impl Sink {
         let mut input = std::mem::take(&mut self.input);
         let result = client
             .connection
-            .receive(&mut input, usize::MAX)
+            .receive(&self.poller, &mut input, usize::MAX)
             .map_err(|error| error.to_string());
         let served = match result {
             Ok(Some(len)) => self.serve(token, input.get(..len).unwrap_or_default()),

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use crate::assemble::assemble;
 use crate::error::BenchError;
+use crate::ramp;
 use crate::report::{Report, StageReport};
 use crate::run_state::Clock;
 use crate::runner::{self, Ran};
@@ -14,12 +15,23 @@ use crate::scenario::Flow;
 use crate::server_usage::Usage;
 use crate::settings::{Settings, Stage};
 
+/// Makes a run, at a rate that is searched for if one is asked for.
+///
+/// # Errors
+/// As [`run_once`].
+pub(crate) fn run(settings: &Settings) -> Result<Report, BenchError> {
+    match settings.load.as_ref().and_then(|load| load.ramp_to) {
+        Some(target) => ramp::run(settings, target),
+        None => run_once(settings),
+    }
+}
+
 /// Makes a run.
 ///
 /// # Errors
 /// When clients can't connect, the system lacks something, or a worker fails. Faults of the broker
 /// under load are in the report.
-pub(crate) fn run(settings: &Settings) -> Result<Report, BenchError> {
+pub(crate) fn run_once(settings: &Settings) -> Result<Report, BenchError> {
     if let Some(pid) = settings.target.server_pid {
         Usage::read(pid).map_err(|source| BenchError::System {
             doing: "reading --server-pid",

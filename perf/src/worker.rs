@@ -373,7 +373,7 @@ impl<'a> Worker<'a> {
         let Some(Some(connection)) = self.connections.get_mut(token) else {
             return;
         };
-        match connection.receive(&mut self.input, room) {
+        match connection.receive(&self.poller, &mut self.input, room) {
             Ok(None) => {}
             Ok(Some(len)) => {
                 let input = std::mem::take(&mut self.input);

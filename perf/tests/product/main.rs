@@ -7,6 +7,7 @@
 )]
 
 mod node;
+mod transports;
 
 use corelane_bench::{Report, measure};
 use node::Node;

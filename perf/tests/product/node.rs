@@ -18,15 +18,23 @@ pub(crate) struct Node {
 impl Node {
     /// Starts a node with one shard and waits until it is ready.
     pub(crate) fn start() -> Self {
+        Self::start_at("mqtt", |_| Vec::new())
+    }
+
+    /// The same with a listener of this scheme alone, and arguments that may name files in the
+    /// node's own folder.
+    pub(crate) fn start_at(scheme: &str, more: impl FnOnce(&Path) -> Vec<String>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("bench-{}-{number}", std::process::id());
         let data = target_folder().join("nodes").join(name);
         fs::create_dir_all(&data).unwrap();
         let mut process = Command::new(binary())
-            .args(["serve", "--shards", "1", "--listen", "mqtt://127.0.0.1:0"])
+            .args(["serve", "--shards", "1", "--listen"])
+            .arg(format!("{scheme}://127.0.0.1:0"))
             .arg("--data")
-            .arg(&data)
+            .arg(data.join("data"))
+            .args(more(&data))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -39,7 +47,8 @@ impl Node {
             .expect("the node says that it is ready");
         let port = ready
             .split_whitespace()
-            .find_map(|word| word.strip_prefix("mqtt://127.0.0.1:"))
+            .find_map(|word| word.strip_prefix(scheme)?.strip_prefix("://127.0.0.1:"))
+            .and_then(|place| place.split('/').next())
             .and_then(|port| port.parse().ok())
             .unwrap_or_else(|| panic!("no port in `{ready}`"));
         Self {
@@ -47,6 +56,11 @@ impl Node {
             data,
             port,
         }
+    }
+
+    /// A file of its folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.data.join(name)
     }
 
     /// Its process id.
