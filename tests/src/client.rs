@@ -1,4 +1,4 @@
-//! A test's MQTT client: a blocking socket and the product's codec, with nothing hidden.
+//! A test's MQTT client: a blocking connection and the product's codec, with nothing hidden.
 //!
 //! [`Dial`] says how to connect, [`Client`] sends packets and takes [`Answer`]s one by one, each
 //! with a deadline. The shortcuts ([`Client::publish`], [`Client::subscribe`], [`Client::receive`])
@@ -6,10 +6,10 @@
 
 mod answer;
 mod dial;
+mod wire;
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use engine_mqtt::{
@@ -20,12 +20,14 @@ use engine_mqtt::{
 
 pub(crate) use answer::{Answer, Message, Step, Welcome};
 pub(crate) use dial::{Dial, Parting};
+pub(crate) use wire::Transport;
+use wire::Wire;
 
 use crate::node::DEADLINE;
 
 /// One connection.
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Wire,
     version: Version,
     input: Vec<u8>,
     early: VecDeque<Message>,
@@ -34,8 +36,8 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    fn over(stream: TcpStream, version: Version) -> Self {
-        stream.set_nodelay(true).expect("TCP_NODELAY");
+    fn over(stream: Wire, version: Version) -> Self {
+        stream.socket().set_nodelay(true).expect("TCP_NODELAY");
         Self {
             stream,
             version,
@@ -91,6 +93,7 @@ impl Client {
                 return None;
             }
             self.stream
+                .socket()
                 .set_read_timeout(Some(left))
                 .expect("a read timeout");
             let mut bytes = [0; 16 * 1024];
@@ -338,6 +341,6 @@ impl Client {
 
     /// Ends the connection without DISCONNECT.
     pub(crate) fn vanish(self) {
-        drop(self.stream.shutdown(Shutdown::Both));
+        self.stream.shut_down();
     }
 }

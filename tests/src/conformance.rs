@@ -3,6 +3,8 @@
 //! Tests that hold for every version run in all of them on one node; the client ids and topics
 //! then carry the version.
 //!
+//! With `CORELANE_TEST_TRANSPORT=mqtts` or `ws` all of it goes over TLS or WebSocket.
+//!
 //! Debian's mosquitto 2.0.11 passes all but five: it closes without DISCONNECT at a second CONNECT,
 //! at a take-over and when the keep-alive runs out, lets a PINGREQ with flags pass, and exceeds the
 //! receive maximum when QoS 1 and 2 mix.

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::client::Transport;
 pub(crate) use program::{corelane, scratch_root, workspace};
 
 /// How long any single event may take before a test gives up. Generous, as the machine that
@@ -325,8 +326,7 @@ impl Node {
             .arg("serve")
             .arg("--data")
             .arg(self.data())
-            .arg("--listen")
-            .arg(format!("mqtt://{}", self.address()))
+            .args(Transport::chosen().listen(self.address()))
             .arg("--shards")
             .arg(self.shards.to_string())
             .args(&self.arguments);

@@ -1,10 +1,10 @@
 //! How to connect.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 
 use engine_mqtt::{Connect, Packet, Properties, PropertiesBuilder, QoS, ReasonCode, Version, Will};
 
-use super::{Answer, Client};
+use super::{Answer, Client, Wire};
 use crate::node::Node;
 
 /// A CONNECT to be sent.
@@ -149,7 +149,7 @@ impl Dial {
 
     /// Connects; `None` when the connection ends before CONNACK, as it does while a node dies.
     pub(crate) fn attempt(&self, address: SocketAddr) -> Option<Client> {
-        let mut client = Client::over(TcpStream::connect(address).ok()?, self.version);
+        let mut client = Client::over(Wire::open(address).ok()?, self.version);
         self.send(&mut client);
         match client.next() {
             Answer::ConnAck(welcome) => client.welcome = welcome,
@@ -166,7 +166,7 @@ impl Dial {
 
     /// Like [`Dial::silent`], for a thread that has the address only.
     pub(crate) fn silent_to(version: Version, address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).expect("the node accepts connections");
+        let stream = Wire::open(address).expect("the node accepts connections");
         Client::over(stream, version)
     }
 

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use engine_mqtt::{QoS, ReasonCode, Version};
 
 use super::VERSIONS;
-use crate::client::{Answer, Dial};
+use crate::client::{Answer, Dial, Transport};
 use crate::node::{DEADLINE, Node};
 
 /// Bytes after CONNECT, what is wrong with them, and the reason that MQTT 5 asks for.
@@ -107,6 +107,9 @@ fn the_first_packet_must_be_connect() {
 /// [MQTT-3.1.2-2]: a protocol level that nobody knows is refused, in 3.1.1's form or in 5.0's.
 #[test]
 fn an_unknown_protocol_level_is_refused() {
+    if Transport::chosen() != Transport::Tcp {
+        return;
+    }
     let node = Node::start();
     let mut stream = TcpStream::connect(node.address()).expect("the node accepts connections");
     stream
