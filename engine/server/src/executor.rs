@@ -215,7 +215,7 @@ fn take_turns<M: Machine>(
 }
 
 /// The clocks of a turn.
-fn read_clocks(started: Instant) -> Now {
+pub(crate) fn read_clocks(started: Instant) -> Now {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let since = started.elapsed();
     let wall = SystemTime::now()

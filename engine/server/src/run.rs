@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::Builder;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use engine_shard::ClientLimits;
 use storage_io::{DirectDisk, DirectoryLock, ErrorKind, RingQueue};
@@ -17,10 +17,9 @@ use crate::checks;
 use crate::config::{Config, Durability, SEGMENT_BYTES_LEAST};
 use crate::descriptors::{Descriptors, Opened};
 use crate::error::{RunError, StartError};
+use crate::executor::read_clocks;
 use crate::metrics::MetricsPage;
-use crate::node::{
-    NodeOptions, Now, OpenError, RetentionOptions, ShardCore, ShardParts, open_node,
-};
+use crate::node::{NodeOptions, OpenError, RetentionOptions, ShardCore, ShardParts, open_node};
 use crate::reload::ReloadHandle;
 use crate::shard_machine::ShardMachine;
 use crate::system::{self, Limit};
@@ -88,7 +87,9 @@ impl Node {
                 warn!(%error, "the state store's thread cannot be started");
             }
         };
-        let opened = open_node(&disk, &options, now(), Some(&mut spawn)).map_err(|error| {
+        let started = Instant::now();
+        let now = read_clocks(started);
+        let opened = open_node(&disk, &options, now, Some(&mut spawn)).map_err(|error| {
             if let OpenError::Disk(disk) = &error
                 && disk.kind == ErrorKind::NoDirectIo
             {
@@ -106,7 +107,7 @@ impl Node {
             tls: tls.as_ref(),
             users: users.as_ref().map(|users| (users, config.allow_anonymous)),
         };
-        let threads = threads::start(&placement, doors, descriptors, |shard| {
+        let threads = threads::start(&placement, doors, descriptors, started, |shard| {
             let parts = parts.next();
             move |event: BorrowedFd<'_>| open_machine(parts, shard, count, limits, event)
         })?;
@@ -258,16 +259,5 @@ fn options(config: &Config, shards: u8) -> NodeOptions {
         retention,
         clients: config.limits,
         ..NodeOptions::new(shards, seed)
-    }
-}
-
-fn now() -> Now {
-    let clock = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let wall_ms = u64::try_from(clock.as_millis()).unwrap_or(u64::MAX);
-    Now {
-        monotonic_us: 0,
-        wall_ms,
     }
 }

@@ -106,11 +106,12 @@ pub(crate) struct Doors<'a> {
 }
 
 /// Starts everything and returns when every shard's listeners are open. `open` gives each shard
-/// what makes its machine.
+/// what makes its machine. The machines' monotonic clocks count from `started`.
 pub(crate) fn start<M, F>(
     placement: &Placement,
     doors: Doors<'_>,
     descriptors: Arc<Descriptors>,
+    started: Instant,
     mut open: impl FnMut(usize) -> F,
 ) -> Result<Threads, StartError>
 where
@@ -138,7 +139,6 @@ where
     let orders = Orders::new(Arc::clone(&bells));
     let shared = Shared::limited(count, descriptors, doorways, auth, orders);
     let (reporter, reports) = flume::unbounded();
-    let started = Instant::now();
     let mut watched = Vec::with_capacity(count);
     let mut starters = Vec::with_capacity(count);
     for (shard, (mesh, core)) in meshes.into_iter().zip(&placement.cores).enumerate() {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::time::Instant;
 
 use bytes::Bytes;
 use engine_shard::Output;
@@ -178,6 +179,7 @@ fn echoes(shards: usize) -> Threads {
         &placement,
         plain(&listen),
         Descriptors::unlimited(1),
+        Instant::now(),
         |shard| move |_| Ok(Echo::new(shard, shards)),
     )
     .unwrap()
@@ -361,6 +363,7 @@ fn a_machine_that_cannot_be_made_stops_the_start() {
         &placement,
         plain(&listen),
         Descriptors::unlimited(2),
+        Instant::now(),
         |shard| {
             move |_| match shard {
                 0 => Ok(Echo::new(0, 2)),
@@ -380,6 +383,7 @@ fn a_port_that_is_taken_is_named() {
         &placement,
         plain(&urls),
         Descriptors::unlimited(1),
+        Instant::now(),
         |shard| move |_| Ok(Echo::new(shard, 1)),
     )
     .err()
@@ -460,6 +464,7 @@ fn no_executor_stalls_under_disk_load() {
         &placement,
         plain(&listen),
         Descriptors::unlimited(1),
+        Instant::now(),
         |shard| {
             let path = folder.path().join(format!("load-{shard}"));
             move |event: BorrowedFd<'_>| {
