@@ -14,6 +14,7 @@ mod exchange;
 mod limits;
 mod malformed;
 mod publish;
+mod replay;
 mod retained;
 mod session;
 mod shared;

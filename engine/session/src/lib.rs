@@ -16,6 +16,6 @@ pub use address::{Address, LogId, LogOffset, Now};
 pub use message::{Body, BodyError, Message, NO_EXPIRY};
 pub use progress::{Behind, Place, Progress};
 pub use session::{NEVER, Session, SessionRecord, SharedDone};
-pub use subscription::{Grant, Ids, Subscription, Subscriptions, is_wildcard};
+pub use subscription::{Grant, Ids, Replay, Subscription, Subscriptions, is_wildcard};
 pub use will::Will;
 pub use window::{Delivery, GroupLink, Opening, Phase, Window};

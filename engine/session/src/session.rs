@@ -120,6 +120,8 @@ pub struct Session {
     pub cut_bytes: u64,
     /// Its place may have changed since it was stored.
     pub dirty: bool,
+    /// One of its subscriptions begins before it was made: deliveries tell their addresses.
+    pub replays: bool,
 }
 
 impl Session {
@@ -139,6 +141,7 @@ impl Session {
             stored: None,
             cut_bytes: 0,
             dirty: false,
+            replays: false,
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a session subscribed to.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use engine_mqtt::QoS;
@@ -26,9 +27,19 @@ pub struct Subscription {
     /// The RETAIN flag is passed on as published.
     pub retain_as_published: bool,
     /// The subscription identifier.
-    pub id: Option<u32>,
+    pub id: Option<NonZeroU32>,
     /// By log: the subscription begins here.
     pub cuts: Arc<[LogOffset]>,
+    /// It begins before it was made.
+    pub replay: Option<Box<Replay>>,
+}
+
+/// What a subscription knows that begins in the past. Its deliveries tell their addresses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Replay {
+    /// By log: from here on the filter's queue has everything. Below, records are found by their
+    /// topics.
+    pub queued: Arc<[LogOffset]>,
 }
 
 impl Subscription {
@@ -43,14 +54,19 @@ impl Subscription {
         at.offset >= cut
     }
 
-    /// The stored value: version 1 | qos | flags (1 no local, 2 retain as published) | id `u32`
-    /// (0: none) | cuts.
+    /// The stored value: version 1 or 2 | qos | flags (1 no local, 2 retain as published) | id
+    /// `u32` (0: none) | cuts; in version 2, which those have that begin in the past: since when
+    /// the filter's queue has everything, as the cuts.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let flags = u8::from(self.no_local) | (u8::from(self.retain_as_published) << 1);
-        let mut out = vec![1, self.qos as u8, flags];
-        out.extend_from_slice(&self.id.unwrap_or(0).to_le_bytes());
+        let version = 1 + u8::from(self.replay.is_some());
+        let mut out = vec![version, self.qos as u8, flags];
+        out.extend_from_slice(&self.id.map_or(0, NonZeroU32::get).to_le_bytes());
         put_offsets(&mut out, &self.cuts);
+        if let Some(replay) = &self.replay {
+            put_offsets(&mut out, &replay.queued);
+        }
         out
     }
 
@@ -60,11 +76,18 @@ impl Subscription {
     /// [`ValueError`] when the value is not one.
     pub fn decode(filter: &str, value: &[u8]) -> Result<Self, ValueError> {
         let mut fields = Fields::new("subscription", value);
-        version(&mut fields, "subscription version")?;
+        let version = fields.u8()?;
+        if !matches!(version, 1 | 2) {
+            return Err(ValueError::Unknown {
+                what: "subscription version",
+                got: u64::from(version),
+            });
+        }
         let qos = qos(fields.u8()?)?;
         let flags = fields.u8()?;
         let id = fields.u32()?;
         let cuts = fields.offsets()?;
+        let queued = (version == 2).then(|| fields.offsets()).transpose()?;
         fields.end()?;
         Ok(Self {
             filter: Arc::from(filter),
@@ -72,9 +95,21 @@ impl Subscription {
             qos,
             no_local: flags & 1 != 0,
             retain_as_published: flags & 2 != 0,
-            id: (id != 0).then_some(id),
+            id: NonZeroU32::new(id),
             cuts: cuts.into(),
+            replay: queued.map(|queued| {
+                let queued = queued.into();
+                Box::new(Replay { queued })
+            }),
         })
+    }
+
+    /// By log: below this offset, what it wants is found by topics and not by queues.
+    #[must_use]
+    pub fn sifts_below(&self, log: usize) -> LogOffset {
+        let replay = self.replay.as_ref().filter(|_| is_wildcard(&self.filter));
+        let queued = replay.and_then(|replay| replay.queued.get(log));
+        queued.copied().unwrap_or(LogOffset::ZERO)
     }
 }
 
@@ -121,7 +156,7 @@ impl Grant {
         });
         grant.qos = grant.qos.max(subscription.qos);
         grant.retain_as_published |= subscription.retain_as_published;
-        grant.ids.extend(subscription.id);
+        grant.ids.extend(subscription.id.map(NonZeroU32::get));
     }
 }
 
@@ -268,8 +303,9 @@ mod tests {
             qos,
             no_local: id == 9,
             retain_as_published: id == 8,
-            id: (id != 0).then_some(id),
+            id: NonZeroU32::new(id),
             cuts: vec![LogOffset(cut)].into(),
+            replay: None,
         })
     }
 
@@ -335,6 +371,16 @@ mod tests {
                 Ok(&*one)
             );
         }
-        assert!(Subscription::decode("a", &[2]).is_err(), "a later version");
+        assert!(Subscription::decode("a", &[3]).is_err(), "a later version");
+        for filter in ["a/#", "a"] {
+            let mut one = Subscription::clone(&subscription(filter, QoS::AtLeastOnce, 0, 7));
+            let queued = vec![LogOffset(70), LogOffset(80)].into();
+            one.replay = Some(Box::new(Replay { queued }));
+            let read = Subscription::decode(filter, &one.encode());
+            assert_eq!(read.as_ref(), Ok(&one));
+            let below = if is_wildcard(filter) { 80 } else { 0 };
+            assert_eq!(one.sifts_below(1), LogOffset(below), "{filter}");
+            assert_eq!(one.sifts_below(2), LogOffset::ZERO);
+        }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) enum Goal {
 struct Barrier {
     version: Option<u64>,
     goal: Goal,
-    /// Answers of groups' owners that it waits for besides.
+    /// Answers of groups' owners, and of logs, that it waits for besides.
     joins: usize,
 }
 
@@ -111,6 +111,19 @@ impl Barriers {
                 Goal::Subscribe(request) => Some(&mut **request),
                 Goal::Resume(..) | Goal::Group(_) | Goal::Answer(_) => None,
             })
+    }
+
+    /// A log has told where a replay begins.
+    pub(crate) fn sought(&mut self, request: u64, log: usize, at: LogOffset) {
+        let Some(barrier) = self.open.get_mut(&request) else {
+            return;
+        };
+        barrier.joins = barrier.joins.saturating_sub(1);
+        if let Goal::Subscribe(request) = &mut barrier.goal
+            && let Some(wish) = &mut request.replay
+        {
+            wish.found(log, at);
+        }
     }
 
     /// An owner has answered. One that has refused takes its filter out of the SUBSCRIBE, and is

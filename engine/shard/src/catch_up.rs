@@ -233,12 +233,23 @@ impl Shard {
             return self.advance(index, log, position, store);
         }
         let bytes = self.config.output_bytes_max;
-        let request = ReadRequest::Pull {
-            queues,
-            from: cursor,
-            upto: position,
-            limit: room,
-            bytes,
+        let sifts_below = self.sifts_below(index, log).min(position);
+        let request = if cursor < sifts_below {
+            ReadRequest::Sift {
+                filters: self.stored_filters(index),
+                from: cursor,
+                upto: sifts_below,
+                limit: room,
+                bytes,
+            }
+        } else {
+            ReadRequest::Pull {
+                queues,
+                from: cursor,
+                upto: position,
+                limit: room,
+                bytes,
+            }
         };
         let key = self.key(index);
         let log = LogId(u32::try_from(log).unwrap_or(u32::MAX));
@@ -248,6 +259,20 @@ impl Shard {
             behind.reading = Some(token);
         }
         Step::Reading
+    }
+
+    /// Below this offset of a log, a session that replays finds what it wants by topics.
+    fn sifts_below(&self, index: u32, log: usize) -> LogOffset {
+        let session = &self.clients[index].session;
+        let replays = session.subscriptions.iter().filter(|_| session.replays);
+        let below = replays.map(|one| one.sifts_below(log));
+        below.max().unwrap_or(LogOffset::ZERO)
+    }
+
+    fn stored_filters(&self, index: u32) -> Arc<[Arc<str>]> {
+        let all = self.clients[index].session.subscriptions.iter();
+        let stored = all.filter(|subscription| subscription.qos > QoS::AtMostOnce);
+        stored.map(|one| Arc::clone(&one.filter)).collect()
     }
 
     fn queues_of(&self, index: u32) -> Arc<[QueueName]> {
@@ -288,7 +313,7 @@ impl Shard {
         let Some(cursor) = self.cursor(key.index, log) else {
             return;
         };
-        if answer.start > cursor {
+        if answer.start > cursor && !self.wants_earlier(key.index, log, cursor) {
             let offset = cursor;
             let log = LogId(u32::try_from(log).unwrap_or(u32::MAX));
             self.cut(key.index, Address { log, offset }, answer.start);
@@ -306,6 +331,17 @@ impl Shard {
         } else {
             self.waiting.push(key);
         }
+    }
+
+    /// Whether a replay has asked for what was before its subscription: what is missing there was
+    /// not promised.
+    fn wants_earlier(&self, index: u32, log: usize, cursor: LogOffset) -> bool {
+        let session = &self.clients[index].session;
+        let mut replays = session
+            .subscriptions
+            .iter()
+            .filter_map(|one| one.replay.as_ref());
+        session.replays && replays.any(|r| r.queued.get(log).is_some_and(|upto| cursor < *upto))
     }
 
     /// Delivers one record to a session that is behind; false: it can take no more.

@@ -110,4 +110,6 @@ counters! {
     Counter shared_returned,
     /// Wills published.
     Counter wills,
+    /// SUBSCRIBE packets that began in the past.
+    Counter replays,
 }

@@ -9,6 +9,7 @@ use engine_topic::FilterId;
 use crate::client::Stage;
 use crate::interest::Member;
 use crate::port::Event;
+use crate::replay::with_address;
 use crate::reply::Outgoing;
 use crate::shard::Shard;
 use crate::state;
@@ -302,6 +303,13 @@ impl Shard {
         let (qos, retain, dup) = (delivery.qos, delivery.retain, delivery.sent);
         delivery.sent = true;
         let ids = delivery.ids.clone();
+        let address = delivery.address;
+        let tells_address = client.session.replays;
+        let properties = tells_address.then(|| with_address(body.properties, address));
+        let body = &Body {
+            properties: properties.as_deref().unwrap_or(body.properties),
+            ..*body
+        };
         let outgoing = Outgoing {
             qos,
             packet_id,

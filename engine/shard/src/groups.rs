@@ -217,6 +217,7 @@ impl Shard {
             retain_as_published: true,
             id: None,
             cuts,
+            replay: None,
         });
         self.change(state::subscription(session, &subscription));
         self.attend(key.index, subscription);

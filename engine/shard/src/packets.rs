@@ -12,6 +12,7 @@ use engine_topic::{Filter, TopicName};
 use crate::connect::Opening;
 use crate::port::{ConnectionId, Store};
 use crate::publish::Publication;
+use crate::replay::Wish;
 use crate::shard::Shard;
 use crate::subscribe::{Request, Wanted};
 
@@ -220,11 +221,20 @@ impl Shard {
         store: &mut S,
     ) {
         let id = subscribe.properties.subscription_ids().next();
+        let logs = self.positions.len();
+        let wish = Wish::read(&subscribe.properties, logs);
+        let replay = wish.as_ref().ok().cloned().flatten();
+        let busy = replay
+            .as_ref()
+            .is_some_and(|w| !self.can_seek(w.seeks(logs)));
         let mut filters = Vec::new();
         for one in subscribe.filters.iter() {
+            let admitted = replay.is_none() || Wish::admits(one.filter, one.options.qos);
             let wanted = match Filter::parse(one.filter) {
                 Err(_) => Err(ReasonCode::TopicFilterInvalid),
                 Ok(_) if !self.is_short(one.filter) => Err(ReasonCode::TopicFilterInvalid),
+                Ok(_) if wish.is_err() || !admitted => Err(ReasonCode::ImplementationSpecificError),
+                Ok(_) if busy => Err(ReasonCode::QuotaExceeded),
                 Ok(_) => Ok(Wanted {
                     filter: one.filter.into(),
                     qos: one.options.qos,
@@ -243,6 +253,9 @@ impl Shard {
                 connection,
                 client,
                 packet_id,
+                replay: replay
+                    .filter(|_| filters.iter().any(Result::is_ok))
+                    .map(Box::new),
                 filters,
             },
             store,

@@ -80,6 +80,18 @@ impl Shard {
         self.change(change);
     }
 
+    /// Stores where a session stands, with all that it has not acknowledged.
+    pub(crate) fn store_present_place(&mut self, index: u32) {
+        let positions = self.positions.clone();
+        let session = &mut self.clients[index].session;
+        if session.is_durable() {
+            let progress = session.progress(self.config.boot, &positions, &positions);
+            let change = state::progress(session.id, &progress);
+            session.stored = Some(progress);
+            self.change(change);
+        }
+    }
+
     /// A session that goes: it gets cursors of its own, at its shard's positions where it was live.
     pub(crate) fn store_own_place(&mut self, index: u32) {
         let positions = self.positions.clone();

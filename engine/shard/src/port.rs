@@ -162,6 +162,29 @@ pub enum ReadRequest {
         /// About how many bytes of bodies to return at most; one message is always returned.
         bytes: usize,
     },
+    /// The QoS 1/2 publications at or above `from` and below `upto` whose topics match one of these
+    /// filters, as by `Pull`, but found by looking at every record; `next` may be earlier, so that
+    /// one read does not take long.
+    Sift {
+        /// Topic filters, none of them shared.
+        filters: Arc<[Arc<str>]>,
+        /// The first offset of interest.
+        from: LogOffset,
+        /// The first offset that is of no interest; at most the durable watermark.
+        upto: LogOffset,
+        /// The most messages to return; at least 1.
+        limit: usize,
+        /// About how many bytes of bodies to return at most; one message is always returned.
+        bytes: usize,
+    },
+    /// Where the first publication is whose stamp and offset are not lower: in `next`. The durable
+    /// watermark when there is none.
+    Seek {
+        /// A hybrid logical clock value.
+        stamp: u64,
+        /// An offset, not necessarily of a record.
+        from: LogOffset,
+    },
     /// All QoS 1/2 publications (and QoS 0 ones with the retain flag) from `from` up to the durable
     /// watermark at the time of the read, at most about `bytes`. `next` is where to go on.
     Scan {

@@ -21,6 +21,8 @@ pub(crate) enum Purpose {
     Remote(ShardId, u64),
     /// Another shard's lane collapsed.
     Scan(ShardId),
+    /// Where the replay of a SUBSCRIBE, a barrier's request, begins in this log.
+    Seek(u64, LogId),
 }
 
 /// The reads under way.
@@ -30,6 +32,8 @@ pub(crate) struct Reads {
     open: BTreeMap<u64, Purpose>,
     /// Reads for sessions that catch up among them.
     pub(crate) catch_up: usize,
+    /// Looks for a time among them.
+    pub(crate) seeks: usize,
 }
 
 impl Reads {
@@ -37,6 +41,7 @@ impl Reads {
         self.next += 1;
         self.open.insert(self.next, purpose);
         self.catch_up += usize::from(matches!(purpose, Purpose::CatchUp(..)));
+        self.seeks += usize::from(matches!(purpose, Purpose::Seek(..)));
         self.next
     }
 
@@ -47,6 +52,7 @@ impl Reads {
     fn close(&mut self, token: u64) -> Option<Purpose> {
         let purpose = self.open.remove(&token)?;
         self.catch_up -= usize::from(matches!(purpose, Purpose::CatchUp(..)));
+        self.seeks -= usize::from(matches!(purpose, Purpose::Seek(..)));
         Some(purpose)
     }
 }
@@ -106,6 +112,7 @@ impl Shard {
                 self.send_peer(shard, MeshMessage::ReadAnswer { token, answer }, store);
             }
             Some(Purpose::Scan(shard)) => self.scanned(shard, answer),
+            Some(Purpose::Seek(request, log)) => self.sought(request, log, &answer, store),
             None => {}
         }
     }

@@ -185,6 +185,7 @@ impl Shard {
                 } else {
                     Need::of(filter, subscription.qos, false)
                 };
+                session.replays |= subscription.replay.is_some();
                 session.subscriptions.insert(Arc::new(subscription));
                 self.counters.subscriptions += u64::from(!is_group);
                 if (need.queue || is_group) && !is_shared(filter) {

@@ -1,6 +1,7 @@
 //! Members of shared groups at their home: subscribing, what a group gives them, and what they
 //! tell it.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use engine_mqtt::{QoS, ReasonCode};
@@ -60,8 +61,9 @@ impl Shard {
             qos: wanted.qos,
             no_local: false,
             retain_as_published: wanted.retain_as_published,
-            id: wanted.id,
+            id: wanted.id.and_then(NonZeroU32::new),
             cuts: Arc::clone(&self.zero),
+            replay: None,
         });
         let session = &mut self.clients[key.index].session;
         let old = session.subscriptions.insert(Arc::clone(&subscription));
@@ -289,7 +291,7 @@ impl Shard {
     fn grant_of(&self, index: u32, text: &str) -> Option<Grant> {
         let subscriptions = &self.clients[index].session.subscriptions;
         let one = subscriptions.find(text)?;
-        let ids: Ids = one.id.into_iter().collect();
+        let ids: Ids = one.id.map(NonZeroU32::get).into_iter().collect();
         Some(Grant {
             qos: one.qos,
             retain_as_published: one.retain_as_published,

@@ -4,6 +4,7 @@
 //! that has it. SUBACK is sent when all have and the subscription is durable, so nothing published
 //! after it is missed.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use engine_mqtt::{QoS, ReasonCode, RetainHandling};
@@ -14,6 +15,7 @@ use crate::barrier::Goal;
 use crate::client::ClientKey;
 use crate::interest::{Member, Need};
 use crate::port::{ConnectionId, Store};
+use crate::replay::Wish;
 use crate::shard::Shard;
 use crate::state;
 use crate::waits::Wait;
@@ -40,6 +42,8 @@ pub(crate) struct Request {
     pub(crate) packet_id: u16,
     /// In the packet's order; an UNSUBSCRIBE that came meanwhile takes its filter out.
     pub(crate) filters: Vec<Result<Wanted, ReasonCode>>,
+    /// Where its subscriptions begin, if not now.
+    pub(crate) replay: Option<Box<Wish>>,
 }
 
 /// What a SUBACK says.
@@ -95,10 +99,15 @@ impl Shard {
             );
         }
         let joins = Self::shared_of(&request.filters);
+        let wish = request.replay.clone();
+        let seeks = wish.as_ref().map_or(0, |w| w.seeks(self.positions.len()));
         let goal = Goal::Subscribe(Box::new(request));
-        let request = self.route_barrier(changes, goal, joins.len(), store);
+        let request = self.route_barrier(changes, goal, joins.len() + seeks, store);
         for text in joins {
             self.ask_to_join(request, &text, client.session);
+        }
+        if let Some(wish) = wish {
+            self.seek(request, &wish, store);
         }
     }
 
@@ -109,6 +118,7 @@ impl Shard {
             connection,
             packet_id,
             filters,
+            replay,
             ..
         } = request;
         let alive = self
@@ -119,6 +129,10 @@ impl Shard {
             return;
         }
         let cuts = self.cuts();
+        let replay = replay.map(|wish| wish.begin(&cuts));
+        if let Some(begin) = &replay {
+            self.begin_replay(key, begin, &filters);
+        }
         let mut reasons = Vec::with_capacity(filters.len());
         let mut retained = 0;
         let mut joined = Vec::new();
@@ -131,10 +145,13 @@ impl Shard {
                 }
                 Ok(wanted) => {
                     reasons.push(granted(wanted.qos));
-                    retained += usize::from(self.subscribe(key, wanted, &cuts));
+                    retained += usize::from(self.subscribe(key, wanted, &cuts, replay.as_ref()));
                 }
                 Err(reason) => reasons.push(reason),
             }
+        }
+        if let Some(begin) = &replay {
+            self.go_back(key, begin, &cuts);
         }
         let answer = Answer {
             connection,
@@ -165,26 +182,36 @@ impl Shard {
         }
     }
 
-    /// Adds one subscription; says whether retained messages are to follow.
-    fn subscribe(&mut self, key: ClientKey, wanted: Wanted, cuts: &Arc<[LogOffset]>) -> bool {
+    /// Adds one subscription, which begins at the cuts or at `begin`; says whether retained
+    /// messages are to follow.
+    fn subscribe(
+        &mut self,
+        key: ClientKey,
+        wanted: Wanted,
+        cuts: &Arc<[LogOffset]>,
+        begin: Option<&Arc<[LogOffset]>>,
+    ) -> bool {
         let filter_id = self.table.filter(&wanted.filter).map(|entry| entry.id);
         let session = &mut self.clients[key.index].session;
         let old = session.subscriptions.find(&wanted.filter).cloned();
         let upgrade = old
             .as_ref()
             .is_some_and(|old| old.qos == QoS::AtMostOnce && wanted.qos > QoS::AtMostOnce);
-        let kept = old
-            .as_ref()
-            .filter(|_| !upgrade)
-            .map(|old| Arc::clone(&old.cuts));
+        let same = old.as_ref().filter(|_| !upgrade);
+        let replay = match begin {
+            Some(_) => Self::replay_of(same, cuts),
+            None => same.and_then(|old| old.replay.clone()),
+        };
+        let kept = begin.or_else(|| same.map(|old| &old.cuts)).unwrap_or(cuts);
         let subscription = Arc::new(Subscription {
             filter: wanted.filter,
             filter_id,
             qos: wanted.qos,
             no_local: wanted.no_local,
             retain_as_published: wanted.retain_as_published,
-            id: wanted.id,
-            cuts: kept.unwrap_or_else(|| Arc::clone(cuts)),
+            id: wanted.id.and_then(NonZeroU32::new),
+            cuts: Arc::clone(kept),
+            replay,
         });
         session.subscriptions.insert(Arc::clone(&subscription));
         let change = session
@@ -296,6 +323,10 @@ impl Shard {
             .is_durable()
             .then(|| state::no_subscription(session.id, filter));
         self.changes.extend(change);
+        if session.replays {
+            let mut all = session.subscriptions.iter();
+            session.replays = all.any(|one| one.replay.is_some());
+        }
         self.counters.subscriptions -= 1;
         if is_shared(&old.filter) {
             self.unsubscribe_shared(index, &old.filter);

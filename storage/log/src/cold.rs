@@ -154,6 +154,16 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    /// Where scans may begin: the log's start, and the first frame of every later segment that has
+    /// records which are durable.
+    #[must_use]
+    pub fn scan_starts(&self) -> Vec<LogOffset> {
+        let (start, durable) = (self.start(), self.durable());
+        let firsts = self.segments.iter().map(|one| one.header.first_frame());
+        let later = firsts.filter(|first| *first > start && *first < durable);
+        std::iter::once(start).chain(later).collect()
+    }
+
     /// Takes the bytes of a [`ChunkRead`].
     ///
     /// # Panics

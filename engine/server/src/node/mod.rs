@@ -13,6 +13,7 @@ mod pace;
 mod reads;
 mod reserve;
 mod retain;
+mod search;
 mod store;
 mod turn;
 

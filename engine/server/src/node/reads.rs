@@ -12,10 +12,11 @@ use storage_log::{Chunk, ChunkRead, LogError, Lookup, RecordKind, Scan};
 use storage_queue::{Found, PageRead};
 
 use super::error::CoreError;
+use super::search::{Limits, SearchJob, Searched};
 use super::store::{ShardStore, message};
 
 /// Records that one scan looks at, at most.
-const SCAN_RECORDS: usize = 4_096;
+pub(super) const SCAN_RECORDS: usize = 4_096;
 
 /// Reads of the disk under way, at most.
 const DISK_READS: usize = 32;
@@ -36,6 +37,7 @@ enum Job {
     },
     Index(IndexJob),
     Records(RecordsJob),
+    Search(SearchJob),
     Scan {
         at: LogOffset,
         bytes: usize,
@@ -61,12 +63,6 @@ struct RecordsJob {
     done: usize,
     covered: LogOffset,
     limits: Limits,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    messages: usize,
-    bytes: usize,
 }
 
 /// What could not be read once, and is asked for again by whoever waits for it.
@@ -112,6 +108,25 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                     bytes,
                 };
                 (from, self.index_job(&queues, from, upto, limits))
+            }
+            ReadRequest::Sift {
+                filters,
+                from,
+                upto,
+                limit,
+                bytes,
+            } => {
+                let limits = Limits {
+                    messages: limit.max(1),
+                    bytes,
+                };
+                let upto = upto.min(LogOffset(self.log.durable().0));
+                let job = SearchJob::sift(filters, from, upto, limits);
+                (from, Job::Search(job))
+            }
+            ReadRequest::Seek { stamp, from } => {
+                let job = SearchJob::seek(stamp, from, &self.log);
+                (job.at(), Job::Search(job))
             }
             ReadRequest::Scan { from, bytes } => (
                 from,
@@ -205,6 +220,19 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                 Job::Records(job) => {
                     return self.read_records(job, messages, bytes);
                 }
+                Job::Search(job) => match job.step(&self.log, messages) {
+                    Ok(Searched::Missing(chunk)) => {
+                        self.read_chunk(chunk);
+                        return Ok(Step::Waits);
+                    }
+                    Ok(Searched::Upto(next)) => return Ok(Step::Done(next)),
+                    Err(error) => {
+                        let shard = self.log.log_id().0;
+                        tracing::error!(shard, %error, "a search leaves out a segment's rest");
+                        self.counters.unreadable += 1;
+                        job.skip(&self.log);
+                    }
+                },
                 Job::Scan { .. } => return self.scan(read),
             }
         }

@@ -15,6 +15,7 @@ mod liveness;
 mod names;
 mod net;
 mod random;
+mod replay;
 mod sessions;
 mod shared;
 mod shared_random;

@@ -12,7 +12,8 @@ use engine_topic::Writer;
 
 use super::store::MemoryStore;
 use crate::{
-    ConnectionId, LogId, LogOffset, MeshBatch, Now, Output, Shard, ShardConfig, ShardId, home_shard,
+    ConnectionId, LogId, LogOffset, MeshBatch, Now, OFFSET_PROPERTY, Output, REPLAY_PROPERTY,
+    Shard, ShardConfig, ShardId, home_shard,
 };
 
 /// A PUBLISH as a client got it.
@@ -25,6 +26,8 @@ pub(super) struct Got {
     pub(super) retain: bool,
     pub(super) packet_id: u16,
     pub(super) ids: Vec<u32>,
+    /// The address that a replay tells.
+    pub(super) address: Option<String>,
 }
 
 /// Everything else a client got.
@@ -323,6 +326,24 @@ impl Net {
         filters: &[(&str, QoS)],
         sub_id: Option<u32>,
     ) {
+        let mut builder = PropertiesBuilder::new();
+        if let Some(sub_id) = sub_id {
+            builder.subscription_id(sub_id);
+        }
+        let properties = builder.properties().expect("valid");
+        self.send_subscribe(id, filters, properties);
+    }
+
+    /// A SUBSCRIBE that begins in the past.
+    pub(super) fn replay(&mut self, id: &str, filters: &[(&str, QoS)], start: &str) {
+        let mut builder = PropertiesBuilder::new();
+        builder.user_property(REPLAY_PROPERTY, start);
+        let properties = builder.properties().expect("valid");
+        self.send_subscribe(id, filters, properties);
+        self.settle();
+    }
+
+    fn send_subscribe(&mut self, id: &str, filters: &[(&str, QoS)], properties: Properties<'_>) {
         let list: Vec<_> = filters
             .iter()
             .map(|(filter, qos)| Subscription {
@@ -333,11 +354,6 @@ impl Net {
                 },
             })
             .collect();
-        let mut builder = PropertiesBuilder::new();
-        if let Some(sub_id) = sub_id {
-            builder.subscription_id(sub_id);
-        }
-        let properties = builder.properties().expect("valid");
         let packet_id = PacketId::new(77).expect("not zero");
         self.send(
             id,
@@ -630,5 +646,10 @@ fn got(publish: &Publish<'_>) -> Got {
         retain: publish.retain,
         packet_id: publish.packet_id.map_or(0, PacketId::number),
         ids: publish.properties.subscription_ids().collect(),
+        address: {
+            let mut all = publish.properties.user_properties();
+            let found = all.find(|(name, _)| *name == OFFSET_PROPERTY);
+            found.map(|(_, value)| value.to_owned())
+        },
     }
 }

@@ -141,6 +141,42 @@ impl MemoryStore {
     }
 }
 
+impl MemoryStore {
+    fn sift(
+        &self,
+        filters: &[Arc<str>],
+        from: LogOffset,
+        upto: LogOffset,
+        limit: usize,
+    ) -> ReadAnswer {
+        let inside = |at: LogOffset| at >= from && at < upto;
+        let matches = |message: &Message| {
+            let body = message.parts().unwrap();
+            let mut filters = filters.iter();
+            message.qos > QoS::AtMostOnce && filters.any(|f| engine_topic::matches(f, body.topic))
+        };
+        let all = self.visible().filter(|(record, _)| inside(record.offset));
+        let mut messages = Vec::new();
+        // So that it takes more than one read.
+        for (seen, (record, message)) in all.enumerate() {
+            messages.extend(matches(message).then(|| message.clone()));
+            if messages.len() == limit || seen == 6 {
+                let (next, start) = (record.end, LogOffset::ZERO);
+                return ReadAnswer {
+                    messages,
+                    next,
+                    start,
+                };
+            }
+        }
+        ReadAnswer {
+            messages,
+            next: upto,
+            start: LogOffset::ZERO,
+        }
+    }
+}
+
 impl Store for MemoryStore {
     fn log_id(&self) -> LogId {
         self.log
@@ -246,6 +282,22 @@ impl Store for MemoryStore {
                 limit,
                 ..
             } => self.pull(&queues, from, upto, limit),
+            ReadRequest::Sift {
+                filters,
+                from,
+                upto,
+                limit,
+                ..
+            } => self.sift(&filters, from, upto, limit),
+            ReadRequest::Seek { stamp, from } => {
+                let mut all = self.visible();
+                let found = all.find(|(record, m)| m.stamp >= stamp && record.offset >= from);
+                ReadAnswer {
+                    messages: Vec::new(),
+                    next: found.map_or(self.durable, |(record, _)| record.offset),
+                    start: LogOffset::ZERO,
+                }
+            }
             ReadRequest::Scan { from, .. } => {
                 let all = self.visible().filter(|(record, message)| {
                     record.offset >= from && (message.qos > QoS::AtMostOnce || message.retain)
