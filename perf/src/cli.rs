@@ -73,6 +73,8 @@ pub enum Command {
     Run(RunArgs),
     /// One page with plots of one or several results that `--json` has written.
     Html(HtmlArgs),
+    /// Tables and small result files from the runs of `perf/compare`.
+    Tables(TablesArgs),
     /// A minimal MQTT server that swallows (or relays) messages, to measure the generator itself.
     Sink(SinkArgs),
     /// The queue index and the log, without a broker, against what they replace.
@@ -291,6 +293,19 @@ pub struct HtmlArgs {
     /// The page to write.
     #[arg(long)]
     pub out: PathBuf,
+}
+
+/// `tables`.
+#[derive(Clone, Debug, Args)]
+pub struct TablesArgs {
+    /// The folder that `perf/compare` has left.
+    pub runs: PathBuf,
+    /// A folder for one small JSON file per load.
+    #[arg(long)]
+    pub results: Option<PathBuf>,
+    /// A document whose lines between the two marks become the tables.
+    #[arg(long)]
+    pub readme: Option<PathBuf>,
 }
 
 /// `run`.

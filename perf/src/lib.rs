@@ -18,6 +18,7 @@ mod check;
 mod cli;
 mod cli_plan;
 mod closing;
+mod compare;
 mod connection;
 mod control_packet;
 mod crowd;
@@ -63,7 +64,7 @@ use std::sync::atomic::AtomicBool;
 pub use cli::{
     Cli, Command, ConnArgs, CrowdArgs, CrowdPartArgs, Durable, FaninArgs, FanoutArgs, HearsArg,
     HtmlArgs, LoadArgs, MqttVersion, OfflineArgs, P2pArgs, Part, PlanArgs, RetainedArgs, RunArgs,
-    SinkArgs, SlowSubArgs, StorageArgs, TargetArgs,
+    SinkArgs, SlowSubArgs, StorageArgs, TablesArgs, TargetArgs,
 };
 pub use error::BenchError;
 pub use latency::LatencySummary;
@@ -93,6 +94,10 @@ pub fn execute(cli: &Cli) -> Result<ExitCode, BenchError> {
         let mode = if args.relay { "relaying" } else { "swallowing" };
         print(&format!("ready {mode} mqtt://{}\n", sink.address()?))?;
         sink.run(&AtomicBool::new(false))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Command::Tables(args) = &cli.command {
+        print(&compare::run(args)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Command::Html(args) = &cli.command {

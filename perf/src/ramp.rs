@@ -16,7 +16,7 @@ const TOLERANCE: f64 = 0.04;
 /// How near each other two rates are that bound the one looked for.
 const NARROW: f64 = 0.02;
 /// Steps from one trial to the next at most.
-const STEP_MAX: f64 = 3.0;
+const STEP_MAX: f64 = 8.0;
 /// The share of what was due that must have been delivered for a rate to be held.
 const DELIVERED_MIN: f64 = 0.95;
 const TRIAL_NS: u64 = 2_000_000_000;

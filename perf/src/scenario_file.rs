@@ -15,7 +15,7 @@ const SCENARIO: &str = "scenario";
 /// Flags that are no part of a scenario.
 const NO_KEYS: [&str; 4] = ["help", "version", "print-toml", "file"];
 /// Commands that a file can't name.
-const NO_SCENARIOS: [&str; 4] = ["run", "html", "crowd-part", "help"];
+const NO_SCENARIOS: [&str; 5] = ["run", "html", "tables", "crowd-part", "help"];
 
 /// The command line that a file stands for, without the program's name.
 ///

@@ -24,6 +24,7 @@ pub(crate) fn shape(command: &Command) -> Option<Shape<'_>> {
         Command::Sink(_)
         | Command::Run(_)
         | Command::Html(_)
+        | Command::Tables(_)
         | Command::Storage(_)
         | Command::Log(_)
         | Command::Crowd(_)
