@@ -111,6 +111,9 @@ pub(crate) struct Serve {
     /// Who may connect, with what passwords; `corelane user` writes it
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+    /// Who may publish and subscribe to what
+    #[arg(long, value_name = "FILE")]
+    acl_file: Option<PathBuf>,
     /// The node's certificate and those that signed it, PEM, for mqtts:// and wss://
     #[arg(long, value_name = "FILE")]
     tls_certificate: Option<PathBuf>,
@@ -156,6 +159,7 @@ impl Serve {
             allow_anonymous: self.allow_anonymous.then_some(true),
             share_strategy: self.share_strategy,
             password_file: self.password_file,
+            acl_file: self.acl_file,
             tls_certificate: self.tls_certificate,
             tls_key: self.tls_key,
             tls_client_ca: self.tls_client_ca,

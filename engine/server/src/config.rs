@@ -8,9 +8,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use engine_shard::{ClientLimits, Redirect, Strategy};
+use engine_shard::{ClientLimits, Redirect, Rules, Strategy};
 use serde::Deserialize;
 
+use crate::acl::{self, AclError};
 use crate::limits::{LimitError, LimitSettings};
 use crate::redirect::{RedirectError, RedirectSettings};
 use crate::transport::{ClientCertificate, ServerTls, TlsError, TlsFiles};
@@ -165,6 +166,8 @@ pub struct Settings {
     pub share_strategy: Option<Strategy>,
     /// Who may connect, with what passwords: `corelane user` writes it.
     pub password_file: Option<PathBuf>,
+    /// Who may publish and subscribe to what.
+    pub acl_file: Option<PathBuf>,
     /// The node's certificate and those that signed it, PEM; for `mqtts://` and `wss://`.
     pub tls_certificate: Option<PathBuf>,
     /// Its private key, PEM.
@@ -218,6 +221,7 @@ impl Settings {
             allow_anonymous: self.allow_anonymous.or(base.allow_anonymous),
             share_strategy: self.share_strategy.or(base.share_strategy),
             password_file: self.password_file.or(base.password_file),
+            acl_file: self.acl_file.or(base.acl_file),
             tls_certificate: self.tls_certificate.or(base.tls_certificate),
             tls_key: self.tls_key.or(base.tls_key),
             tls_client_ca: self.tls_client_ca.or(base.tls_client_ca),
@@ -274,6 +278,7 @@ impl Settings {
             allow_anonymous: self.allow_anonymous.unwrap_or(false),
             share_strategy: self.share_strategy.unwrap_or_default(),
             password_file: self.password_file,
+            acl_file: self.acl_file,
             tls,
             retention: Retention {
                 hours: self.retention_hours.unwrap_or(kept.hours),
@@ -323,6 +328,8 @@ pub struct Config {
     pub share_strategy: Strategy,
     /// Who may connect, with what passwords; none by default: everybody.
     pub password_file: Option<PathBuf>,
+    /// Who may publish and subscribe to what; none by default: everybody to everything.
+    pub acl_file: Option<PathBuf>,
     /// Certificates and key of the listeners with TLS; none by default.
     pub tls: Option<TlsFiles>,
     /// What is kept, and for how long.
@@ -345,6 +352,7 @@ impl Default for Config {
             allow_anonymous: false,
             share_strategy: Strategy::RoundRobin,
             password_file: None,
+            acl_file: None,
             tls: None,
             retention: Retention::default(),
             limits: ClientLimits::default(),
@@ -360,7 +368,16 @@ impl Config {
     /// One of them cannot be used.
     pub fn check_files(&self) -> Result<(), ConfigError> {
         self.load_tls()?;
+        self.load_rules()?;
         self.load_users().map(drop)
+    }
+
+    pub(crate) fn load_rules(&self) -> Result<Option<Rules>, ConfigError> {
+        let Some(path) = &self.acl_file else {
+            return Ok(None);
+        };
+        let read = acl::read(path).map(Some);
+        read.map_err(|error| ConfigError::Rules(path.clone(), error))
     }
 
     pub(crate) fn load_users(&self) -> Result<Option<Users>, ConfigError> {
@@ -453,6 +470,8 @@ pub enum ConfigError {
     },
     /// The password file cannot be used.
     Users(PathBuf, UsersError),
+    /// The file of rules cannot be used.
+    Rules(PathBuf, AclError),
     /// The files of certificates and keys cannot be used.
     Tls(TlsError),
 }
@@ -502,6 +521,7 @@ impl fmt::Display for ConfigError {
             ),
             Self::TlsNeeds { key, missing } => write!(f, "{key} is of no use without {missing}"),
             Self::Tls(error) => error.fmt(f),
+            Self::Rules(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Users(path, error) => write!(f, "{}: {error}", path.display()),
             Self::NotLoopback(url) => write!(
                 f,

@@ -14,6 +14,7 @@ mod welcome;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -317,8 +318,9 @@ impl<M: Machine> Driver<M> {
         });
         for mut handover in arrived {
             let admission = handover.admission.take();
+            let address = handover.address;
             if let Some(key) = self.net.add(handover, Phase::Home) {
-                self.arrive(now, key, admission);
+                self.arrive(now, key, admission, address);
             }
         }
         count > 0
@@ -421,8 +423,17 @@ impl<M: Machine> Driver<M> {
     }
 
     /// A connection is at its home: the machine gets what it has sent so far.
-    fn arrive(&mut self, now: Now, key: Key, admission: Option<Box<Admission>>) {
+    fn arrive(
+        &mut self,
+        now: Now,
+        key: Key,
+        admission: Option<Box<Admission>>,
+        address: Option<IpAddr>,
+    ) {
         self.machine.connected(now, key);
+        if let Some(address) = address {
+            self.machine.comes_from(key, address);
+        }
         if let Some(admission) = admission {
             self.machine.admitted(key, *admission);
         }
@@ -455,22 +466,29 @@ impl<M: Machine> Driver<M> {
             // It moves without operations: when that send is over, this is tried again.
             Routing::Home(_) if self.net.is_sending(key) => {}
             Routing::Home(_) if !self.is_welcome(now, key) => {}
-            Routing::Home(home) if home == self.shard => {
-                self.leave_door(key);
-                let admission = self.admission.take();
-                if let Some(key) = self.net.come_home(key) {
-                    self.arrive(now, key, admission);
-                }
+            Routing::Home(home) => self.move_home(now, key, home),
+        }
+    }
+
+    /// A connection leaves the door for its home, with what is known of it.
+    fn move_home(&mut self, now: Now, key: Key, home: usize) {
+        let admission = self.admission.take();
+        let has_rules = self.shared.orders().has_rules;
+        let Ok(address) = self.net.address(key, has_rules) else {
+            self.door.refused += 1;
+            self.close_at_door(key);
+            return;
+        };
+        self.leave_door(key);
+        if home == self.shard {
+            if let Some(key) = self.net.come_home(key) {
+                self.arrive(now, key, admission, address);
             }
-            Routing::Home(home) => {
-                self.leave_door(key);
-                let admission = self.admission.take();
-                if let Some(mut handover) = self.net.leave(key) {
-                    handover.admission = admission;
-                    self.handed_over += 1;
-                    self.mesh.hand_over(home, handover);
-                }
-            }
+        } else if let Some(mut handover) = self.net.leave(key) {
+            handover.admission = admission;
+            handover.address = address;
+            self.handed_over += 1;
+            self.mesh.hand_over(home, handover);
         }
     }
 

@@ -16,6 +16,7 @@
 //! - glommio is named in `executor` only (and in storage-io's other disk queue); unsafe code is in
 //!   `ring`, `socket` and `system` only.
 
+mod acl;
 mod admin;
 mod auth;
 mod base64;
@@ -51,6 +52,7 @@ mod url;
 mod users;
 mod watchdog;
 
+pub use acl::AclError;
 pub use config::{
     COMMIT_WAIT_US, COMMIT_WAIT_US_MAX, Config, ConfigError, Durability, INTERVAL_MS_MAX,
     Retention, SHARDS_MAX, Settings,

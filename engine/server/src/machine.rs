@@ -4,8 +4,10 @@
 //! and the mesh free of MQTT and of storage, and lets tests drive them with a small machine.
 
 use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
 
-use engine_shard::{Admission, Proof, Reauthentication};
+use engine_shard::{Admission, Proof, Reauthentication, Rules};
 pub(crate) use engine_shard::{Hold, Output};
 
 use crate::auth::Claim;
@@ -78,6 +80,10 @@ pub(crate) trait Machine: 'static {
     fn kick(&mut self, _now: Now, _client_id: &str) -> bool {
         false
     }
+    /// Where it comes from; before its first bytes, and only where rules may ask.
+    fn comes_from(&mut self, _connection: Key, _address: IpAddr) {}
+    /// Other rules for clients.
+    fn set_rules(&mut self, _now: Now, _rules: Arc<Rules>) {}
     /// Bytes from a packet boundary on; returns how many were used. The others come again, with
     /// more behind them.
     fn received(&mut self, now: Now, connection: Key, bytes: &[u8]) -> usize;

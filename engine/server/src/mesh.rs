@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
@@ -30,6 +31,8 @@ pub(crate) struct Handover {
     pub(crate) layers: Layers,
     /// What its client has proved, if its CONNECT has an authentication method.
     pub(crate) admission: Option<Box<Admission>>,
+    /// Where it comes from, if rules may ask.
+    pub(crate) address: Option<IpAddr>,
 }
 
 /// What one shard gives another in one piece.
@@ -328,6 +331,7 @@ mod tests {
                 bytes: b"connect".to_vec(),
                 layers: None,
                 admission: None,
+                address: None,
             },
         );
         let mut asked = Vec::new();

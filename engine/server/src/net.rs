@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use engine_shard::Output;
@@ -238,6 +239,23 @@ impl Net {
         self.add(handover, Phase::Home)
     }
 
+    /// Where a connection at the door comes from: as its PROXY header says, or its socket. `None`:
+    /// from no address, or nobody `wants` to know.
+    pub(crate) fn address(&mut self, key: Key, wants: bool) -> io::Result<Option<IpAddr>> {
+        let connection = self
+            .connections
+            .get_mut(key)
+            .ok_or(io::ErrorKind::NotFound)?;
+        let source = connection
+            .layers
+            .as_mut()
+            .and_then(|layers| layers.take_source());
+        match (&connection.link, source) {
+            (Link::Plain(socket), None) if wants => socket::peer_address(socket.as_fd()),
+            (_, source) => Ok(source.filter(|_| wants)),
+        }
+    }
+
     /// Whether the socket has not taken all that its layers have to say.
     pub(crate) fn is_sending(&self, key: Key) -> bool {
         let connection = self.connections.get(key);
@@ -262,6 +280,7 @@ impl Net {
                 bytes,
                 layers: connection.layers,
                 admission: None,
+                address: None,
             }),
             // Invariant: only a connection at the door leaves, and those are plain.
             Link::Direct { .. } => unreachable!("a connection leaves its home"),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine_shard::home_shard;
+use engine_shard::{Rules, home_shard};
 use flume::{Receiver, Sender};
 
 use crate::mesh::Bell;
@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) enum Order {
     /// Disconnect this client, and answer whether it was connected.
     Kick(String, Sender<bool>),
+    /// Other rules for clients.
+    Rules(Arc<Rules>),
 }
 
 /// One bounded channel to each shard.
@@ -26,12 +28,18 @@ pub(crate) enum Order {
 pub(crate) struct Orders {
     lines: Vec<(Sender<Order>, Receiver<Order>)>,
     bells: Arc<[Bell]>,
+    /// Whether there are rules for clients.
+    pub(crate) has_rules: bool,
 }
 
 impl Orders {
-    pub(crate) fn new(bells: Arc<[Bell]>) -> Self {
+    pub(crate) fn new(bells: Arc<[Bell]>, has_rules: bool) -> Self {
         let lines = bells.iter().map(|_| flume::bounded(ORDERS_MAX)).collect();
-        Self { lines, bells }
+        Self {
+            lines,
+            bells,
+            has_rules,
+        }
     }
 
     /// Disconnects a client, from a thread that is no shard's. Whether it was connected; `None`:
@@ -44,6 +52,16 @@ impl Orders {
         self.lines.get(shard)?.0.try_send(order).ok()?;
         self.bells.get(shard)?.ring();
         told.recv_timeout(PATIENCE).ok()
+    }
+
+    /// Gives all shards other rules. Waits for room.
+    pub(crate) fn set_rules(&self, rules: &Arc<Rules>) {
+        for ((line, _), bell) in self.lines.iter().zip(self.bells.iter()) {
+            // Both ends are here: it is never disconnected.
+            if line.send(Order::Rules(Arc::clone(rules))).is_ok() {
+                bell.ring();
+            }
+        }
     }
 
     /// The next order for a shard.

@@ -5,16 +5,19 @@ use std::sync::Arc;
 
 use tracing::{error, info};
 
+use crate::acl;
 use crate::shared::Shared;
 use crate::transport::TlsFiles;
 use crate::users::Users;
 
-/// Reads certificates, key and users again, from any thread. Connections go on with what they have.
+/// Reads certificates, key, users and rules again, from any thread. Connections go on with the
+/// certificates and users that they have.
 #[derive(Clone)]
 pub struct ReloadHandle {
     shared: Arc<Shared>,
     tls: Option<TlsFiles>,
     password_file: Option<PathBuf>,
+    acl_file: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for ReloadHandle {
@@ -30,17 +33,20 @@ impl ReloadHandle {
         shared: Arc<Shared>,
         tls: Option<TlsFiles>,
         password_file: Option<PathBuf>,
+        acl_file: Option<PathBuf>,
     ) -> Self {
         Self {
             shared,
             tls,
             password_file,
+            acl_file,
         }
     }
 
     /// Reads the files. What cannot be used is written to the log, and the old stays.
     pub fn reload(&self) {
         self.reload_users();
+        self.reload_rules();
         self.reload_tls();
     }
 
@@ -54,6 +60,20 @@ impl ReloadHandle {
                 auth.change(users);
             }
             Err(problem) => error!("{}: the old users stay: {problem}", path.display()),
+        }
+    }
+
+    fn reload_rules(&self) {
+        let Some(path) = &self.acl_file else {
+            return;
+        };
+        match acl::read(path) {
+            Ok(rules) => {
+                let count = rules.rules.len();
+                self.shared.orders().set_rules(&Arc::new(rules));
+                info!(rules = count, "the rules were read again");
+            }
+            Err(problem) => error!("{}: the old rules stay: {problem}", path.display()),
         }
     }
 

@@ -42,6 +42,7 @@ pub struct Node {
     shards: usize,
     tls: Option<TlsFiles>,
     password_file: Option<PathBuf>,
+    acl_file: Option<PathBuf>,
     /// Held as long as anything may write to the data directory.
     _lock: DirectoryLock,
 }
@@ -79,7 +80,12 @@ impl Node {
         let placement = Placement::choose(config.shards)?;
         let shards = placement.cores.len();
         let count = u8::try_from(shards).map_err(|error| data(&error))?;
-        let options = options(config, count);
+        let rules = config.load_rules()?.map(Arc::new);
+        let has_rules = rules.is_some();
+        let options = NodeOptions {
+            rules,
+            ..options(config, count)
+        };
         let limits = config.limits;
         let mut spawn = |work: Box<dyn FnOnce() + Send>| {
             let spawned = Builder::new().name("state".to_owned()).spawn(work);
@@ -106,6 +112,7 @@ impl Node {
             listen: &config.listen,
             tls: tls.as_ref(),
             users: users.as_ref().map(|users| (users, config.allow_anonymous)),
+            has_rules,
         };
         let threads = threads::start(&placement, doors, descriptors, started, |shard| {
             let parts = parts.next();
@@ -121,6 +128,7 @@ impl Node {
             shards,
             tls: config.tls.clone(),
             password_file: config.password_file.clone(),
+            acl_file: config.acl_file.clone(),
             _lock: lock,
         })
     }
@@ -150,6 +158,7 @@ impl Node {
             Arc::clone(self.threads.shared()),
             self.tls.clone(),
             self.password_file.clone(),
+            self.acl_file.clone(),
         )
     }
 

@@ -1,11 +1,14 @@
 //! A shard's core as the runtime drives it: connections by key, peers by number.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use engine_mqtt::{
     Connect, Decoded, Direction, Limits, Packet, Peek, Version, decode, peek_client_id,
 };
 use engine_shard::{
-    Admission, ClientLimits, ConnectionId, Hold, Kind, MeshBatch, Proof, Reauthentication, ShardId,
-    home_shard,
+    Admission, ClientLimits, ConnectionId, Hold, Kind, MeshBatch, Proof, Reauthentication, Rules,
+    ShardId, home_shard,
 };
 use storage_io::{DirectDisk, RingQueue};
 
@@ -174,6 +177,14 @@ impl Machine for ShardMachine {
 
     fn authenticated(&mut self, connection: Key, proof: &Proof) {
         self.core.authenticated(ConnectionId(connection.0), proof);
+    }
+
+    fn comes_from(&mut self, connection: Key, address: IpAddr) {
+        self.core.comes_from(ConnectionId(connection.0), address);
+    }
+
+    fn set_rules(&mut self, now: Now, rules: Arc<Rules>) {
+        self.core.set_rules(now, rules);
     }
 
     fn kick(&mut self, now: Now, client_id: &str) -> bool {

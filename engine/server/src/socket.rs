@@ -10,7 +10,7 @@
 use std::ffi::CString;
 use std::io;
 use std::mem;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -133,6 +133,17 @@ pub(crate) fn listen(socket: &OwnedFd) -> io::Result<()> {
 /// The address that a bound socket was given.
 pub(crate) fn local_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
     TcpListener::from(socket.try_clone()?).local_addr()
+}
+
+/// Where a connected socket comes from; `None` when that is not an IP address.
+pub(crate) fn peer_address(socket: BorrowedFd<'_>) -> io::Result<Option<IpAddr>> {
+    let stream = TcpStream::from(socket.try_clone_to_owned()?);
+    match stream.peer_addr() {
+        Ok(address) => Ok(Some(address.ip())),
+        // A Unix socket.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads what has arrived, without waiting. `Ok(0)`: the peer has closed its side.

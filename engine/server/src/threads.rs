@@ -103,6 +103,8 @@ pub(crate) struct Doors<'a> {
     pub(crate) tls: Option<&'a ServerTls>,
     /// Who may connect, and whether those that do not say who they are may, too.
     pub(crate) users: Option<(&'a Users, bool)>,
+    /// Whether rules may ask where a client comes from.
+    pub(crate) has_rules: bool,
 }
 
 /// Starts everything and returns when every shard's listeners are open. `open` gives each shard
@@ -136,7 +138,7 @@ where
             Some(Auth::start(users.clone(), allows_anonymous, bells).map_err(system)?)
         }
     };
-    let orders = Orders::new(Arc::clone(&bells));
+    let orders = Orders::new(Arc::clone(&bells), doors.has_rules);
     let shared = Shared::limited(count, descriptors, doorways, auth, orders);
     let (reporter, reports) = flume::unbounded();
     let mut watched = Vec::with_capacity(count);

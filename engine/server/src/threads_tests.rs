@@ -218,6 +218,7 @@ fn plain(listen: &[ListenUrl]) -> Doors<'_> {
         listen,
         tls: None,
         users: None,
+        has_rules: false,
     }
 }
 

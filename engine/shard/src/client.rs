@@ -12,6 +12,7 @@ use crate::output::Output;
 use crate::port::{Assignment, ConnectionId};
 use crate::rare_queue::RareQueue;
 use crate::rate::PublishRate;
+use crate::rules::Identity;
 
 /// Names a session over time: an index may be used again, a session id never is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -153,6 +154,8 @@ pub(crate) struct Connection {
     pub(crate) subscribing: u16,
     /// With an authentication method.
     pub(crate) authentication: Option<Box<Authentication>>,
+    /// Whom rules are asked about.
+    pub(crate) identity: Option<Box<Identity>>,
     /// What the CONNACK will say.
     pub(crate) greeting: Option<Box<Greeting>>,
 }
@@ -189,6 +192,7 @@ impl Connection {
             receiving: 0,
             subscribing: 0,
             authentication: None,
+            identity: None,
             greeting: None,
         }
     }

@@ -1,9 +1,12 @@
 //! A shard's settings and bounds.
 
+use std::sync::Arc;
+
 use crate::group::Strategy;
 use crate::limits::ClientLimits;
 use crate::port::ShardId;
 use crate::redirect::Redirect;
+use crate::rules::Rules;
 
 /// Bytes of a topic name or filter, at most. MQTT allows 65,535, a key of the state store has as
 /// many, and some keys begin with a session id. A client id is a key by itself: it may be as long
@@ -84,6 +87,8 @@ pub struct ShardConfig {
     pub share_strategy: Strategy,
     /// Where clients are sent instead of being served.
     pub redirect: Option<Redirect>,
+    /// Who may publish and subscribe to what; `None`: everybody to everything.
+    pub rules: Option<Arc<Rules>>,
     /// QoS 0 publications are stored too (for consumers other than MQTT).
     pub store_qos0: bool,
 }
@@ -126,6 +131,7 @@ impl ShardConfig {
             group_inflight_max: 1_024,
             share_strategy: Strategy::RoundRobin,
             redirect: None,
+            rules: None,
             store_qos0: false,
         }
     }

@@ -88,6 +88,8 @@ counters! {
     Counter dropped_unreadable,
     /// Publications refused because a bound was reached.
     Counter refused,
+    /// Publications, subscriptions and wills that the rules deny.
+    Counter denied,
     /// Times that a connection stopped in front of a publication because the store had no room.
     Counter held,
     /// Lanes that collapsed because a peer's mesh ring was full.

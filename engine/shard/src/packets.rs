@@ -13,6 +13,7 @@ use crate::connect::Opening;
 use crate::port::{ConnectionId, Store};
 use crate::publish::Publication;
 use crate::replay::Wish;
+use crate::rules::Action;
 use crate::shard::Shard;
 use crate::subscribe::{Request, Wanted};
 
@@ -170,6 +171,9 @@ impl Shard {
             }
         };
         let topic = topic.as_deref().unwrap_or(publish.topic);
+        if !self.may(connection, Action::Publish, topic) && self.deny(index, connection, publish) {
+            return;
+        }
         let mut properties = Vec::new();
         let mut expiry_s = NO_EXPIRY;
         if !publish.properties.is_empty() {
@@ -233,6 +237,9 @@ impl Shard {
             let wanted = match Filter::parse(one.filter) {
                 Err(_) => Err(ReasonCode::TopicFilterInvalid),
                 Ok(_) if !self.is_short(one.filter) => Err(ReasonCode::TopicFilterInvalid),
+                Ok(filter) if !self.may(connection, Action::Subscribe, filter.text) => {
+                    Err(ReasonCode::NotAuthorized)
+                }
                 Ok(_) if wish.is_err() || !admitted => Err(ReasonCode::ImplementationSpecificError),
                 Ok(_) if busy => Err(ReasonCode::QuotaExceeded),
                 Ok(_) => Ok(Wanted {
@@ -281,6 +288,7 @@ impl Shard {
         let will = connect.will.as_ref();
         will.filter(|will| !self.is_topic_name(will.topic))
             .map(|_| ReasonCode::TopicNameInvalid)
+            .or_else(|| self.identify(connection, connect))
     }
 
     /// Whether something can be published to this name, here.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use engine_mqtt::{QoS, ReasonCode};
+use engine_mqtt::{Publish, QoS, ReasonCode};
 use engine_session::{Body, Message, Will};
 
 use crate::config::home_shard;
@@ -75,6 +75,32 @@ impl Shard {
             self.clients[index].session.inbound.remove(&packet_id);
             self.refuse(connection, packet_id, OutAck::PubRec);
         }
+    }
+
+    /// Answers a publication that the rules deny: a QoS 0 one is dropped, others are refused with
+    /// 0x87, and clients that cannot be told are closed [MQTT-3.3.5-2 of 3.1.1]. `false`: it has
+    /// been received before and goes on.
+    pub(crate) fn deny(
+        &mut self,
+        index: u32,
+        connection: ConnectionId,
+        publish: &Publish<'_>,
+    ) -> bool {
+        let packet_id = publish.packet_id.map_or(0, engine_mqtt::PacketId::number);
+        let ack = match publish.qos {
+            QoS::AtMostOnce => return true,
+            QoS::AtLeastOnce => OutAck::PubAck,
+            QoS::ExactlyOnce if self.clients[index].session.inbound.contains(&packet_id) => {
+                return false;
+            }
+            QoS::ExactlyOnce => OutAck::PubRec,
+        };
+        if self.version_of(connection).has_properties() {
+            self.send_ack(connection, ack, packet_id, ReasonCode::NotAuthorized);
+        } else {
+            self.fail(connection, ReasonCode::NotAuthorized);
+        }
+        true
     }
 
     fn take_receive_credit(&mut self, connection: ConnectionId) -> bool {

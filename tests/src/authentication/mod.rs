@@ -88,7 +88,7 @@ fn refused(client: &mut Client, reason: ReasonCode) {
 }
 
 #[track_caller]
-fn connect(node: &Node, id: &str) -> Client {
+pub(crate) fn connect(node: &Node, id: &str) -> Client {
     let mut scram = Scram::new("device", "secret", "a-nonce-of-the-client");
     let (mut client, first) = challenged(node, id, &scram);
     let last = scram.last(&first);

@@ -140,6 +140,7 @@ impl<M: Machine> Driver<M> {
             bytes: Vec::new(),
             layers,
             admission: None,
+            address: None,
         };
         if let Some(key) = self.net.add(handover, Phase::Door) {
             self.door.count += 1;

@@ -16,6 +16,7 @@ impl<M: Machine> Driver<M> {
         while let Some(order) = shared.orders().take(self.shard) {
             worked = true;
             match order {
+                Order::Rules(rules) => self.machine.set_rules(now, rules),
                 Order::Kick(client_id, answer) => {
                     let was_connected = self.machine.kick(now, &client_id);
                     if answer.try_send(was_connected).is_err() {

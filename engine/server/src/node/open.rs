@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use engine_shard::{
-    ClientLimits, LogOffset, Message, QueueId, Redirect, Shard, ShardConfig, ShardId, Strategy,
-    Table, home_shard, read_retained, retained_change,
+    ClientLimits, LogOffset, Message, QueueId, Redirect, Rules, Shard, ShardConfig, ShardId,
+    Strategy, Table, home_shard, read_retained, retained_change,
 };
 use engine_topic::Writer;
 use foldhash::fast::FixedState;
@@ -48,6 +48,8 @@ pub struct NodeOptions {
     pub share_strategy: Strategy,
     /// Where clients are sent instead of being served.
     pub redirect: Option<Redirect>,
+    /// Who may publish and subscribe to what; `None`: everybody to everything.
+    pub rules: Option<Arc<Rules>>,
     /// Randomness, used when the directory is made and mixed into every start.
     pub seed: u64,
     /// Changes a shard's settings from their defaults.
@@ -71,6 +73,7 @@ impl NodeOptions {
             state_interval_ms: 1_000,
             share_strategy: Strategy::default(),
             redirect: None,
+            rules: None,
             seed,
             tune: |_| {},
         }
@@ -409,6 +412,7 @@ fn restore<D: Disk>(
         ShardConfig::new(ShardId(shard), options.shards, meta.boot, seed).limited(&options.clients);
     config.share_strategy = options.share_strategy;
     config.redirect = options.redirect.clone();
+    config.rules = options.rules.clone();
     (options.tune)(&mut config);
     let mut rows = Vec::new();
     let mut last_queue = 0;

@@ -1,8 +1,11 @@
 //! The order of a turn.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use engine_shard::{
     Admission, ConnectionId, Cut, Hold, LogOffset, MeshBatch, Output, Proof, Reauthentication,
-    Shard, ShardId, Store, Transmit,
+    Rules, Shard, ShardId, Store, Transmit,
 };
 use storage_io::{Disk, DiskQueue};
 
@@ -58,6 +61,16 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
     /// As [`Shard::authenticated`].
     pub fn authenticated(&mut self, connection: ConnectionId, proof: &Proof) {
         self.shard.authenticated(connection, proof);
+    }
+
+    /// As [`Shard::set_rules`].
+    pub fn set_rules(&mut self, now: Now, rules: Arc<Rules>) {
+        self.shard.set_rules(now.into(), rules);
+    }
+
+    /// As [`Shard::comes_from`].
+    pub fn comes_from(&mut self, connection: ConnectionId, address: IpAddr) {
+        self.shard.comes_from(connection, address);
     }
 
     /// As [`Shard::kick`].

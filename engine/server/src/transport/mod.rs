@@ -12,6 +12,7 @@ mod tls_files;
 mod websocket;
 
 use std::fmt;
+use std::net::IpAddr;
 
 pub(crate) use doorways::{Doorway, Doorways};
 pub(crate) use tls::{ServerTls, Tls};
@@ -75,6 +76,8 @@ impl LayerCounters {
 #[derive(Debug)]
 pub(crate) struct Stack {
     proxy: Option<Box<Proxy>>,
+    /// Where a PROXY header says that the connection comes from.
+    source: Option<IpAddr>,
     tls: Option<Box<Tls>>,
     websocket: Option<Box<WebSocket>>,
 }
@@ -91,6 +94,7 @@ impl Stack {
         }
         Some(Box::new(Self {
             proxy: doorway.is_proxied.then(Box::default),
+            source: None,
             tls: tls.filter(|_| doorway.has_tls).map(Box::new),
             websocket: doorway.is_websocket.then(Box::default),
         }))
@@ -126,6 +130,7 @@ impl Stack {
                 return Ok(Flow::Open);
             };
             counters.proxy_headers += 1;
+            self.source = proxy.source();
             self.proxy = None;
             behind_header = rest;
             wire = &behind_header;
@@ -192,6 +197,11 @@ impl Stack {
         wire
     }
 
+    /// Where the connection comes from, as a PROXY header says. Told once.
+    pub(crate) const fn take_source(&mut self) -> Option<IpAddr> {
+        self.source.take()
+    }
+
     /// Whether the next bytes may cost a signature.
     pub(crate) fn is_handshaking(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
@@ -207,7 +217,10 @@ impl Stack {
 
     /// Whether nothing is left to transform.
     pub(crate) const fn is_done(&self) -> bool {
-        self.proxy.is_none() && self.tls.is_none() && self.websocket.is_none()
+        self.source.is_none()
+            && self.proxy.is_none()
+            && self.tls.is_none()
+            && self.websocket.is_none()
     }
 }
 

@@ -10,7 +10,9 @@
 //! | 16.. | addresses and extensions |
 //!
 //! Version 1 is one line of at most 107 bytes: `PROXY TCP4 SOURCE DESTINATION PORT PORT` and CRLF.
-//! Who connects is not used yet, beyond that it must be well formed.
+//! Rules about addresses see the source; a health check of the balancer itself has none.
+
+use std::net::IpAddr;
 
 /// The longest line of version 1, with its CRLF.
 const LINE_BYTES_MAX: usize = 107;
@@ -25,6 +27,7 @@ const FIXED_BYTES: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Proxy {
     held: Vec<u8>,
+    source: Option<IpAddr>,
 }
 
 impl Proxy {
@@ -38,12 +41,32 @@ impl Proxy {
             return Ok(None);
         };
         let rest = self.held.split_off(len);
+        self.source = source(&self.held);
         self.held = Vec::new();
         Ok(Some(rest))
     }
 
+    /// Where the connection comes from, when the header is complete and says it.
+    pub(super) const fn source(&self) -> Option<IpAddr> {
+        self.source
+    }
+
     pub(super) const fn held_bytes(&self) -> usize {
         self.held.len()
+    }
+}
+
+/// The source address in a whole header that is well formed.
+fn source(header: &[u8]) -> Option<IpAddr> {
+    if let Some(line) = header.strip_prefix(b"PROXY TCP") {
+        let text = std::str::from_utf8(line).ok()?;
+        return text.split(' ').nth(1)?.parse().ok();
+    }
+    let addresses = header.get(FIXED_BYTES..)?;
+    match (header.get(12)?, header.get(13)? >> 4) {
+        (0x21, 1) => Some(IpAddr::from(*addresses.first_chunk::<4>()?)),
+        (0x21, 2) => Some(IpAddr::from(*addresses.first_chunk::<16>()?)),
+        _ => None,
     }
 }
 
@@ -141,6 +164,28 @@ mod tests {
     #[track_caller]
     fn check_refused(header: &[u8]) {
         assert!(Proxy::default().inbound(header).is_err(), "{header:?}");
+    }
+
+    #[test]
+    fn headers_say_where_a_connection_comes_from() {
+        let source = |header: &[u8]| {
+            let mut proxy = Proxy::default();
+            proxy.inbound(header).unwrap().unwrap();
+            proxy.source().map(|address| address.to_string())
+        };
+        assert_eq!(source(LINE).unwrap(), "192.0.2.1");
+        assert_eq!(
+            source(b"PROXY TCP6 ::1 2001:db8::1 1 65535\r\n").unwrap(),
+            "::1"
+        );
+        assert_eq!(source(b"PROXY UNKNOWN\r\n"), None);
+        assert_eq!(source(&binary(0x21, 0x11, 12)).unwrap(), "7.7.7.7");
+        assert_eq!(
+            source(&binary(0x21, 0x21, 36)).unwrap(),
+            "707:707:707:707:707:707:707:707"
+        );
+        assert_eq!(source(&binary(0x20, 0x11, 12)), None);
+        assert_eq!(source(&binary(0x21, 0x31, 216)), None);
     }
 
     #[test]
