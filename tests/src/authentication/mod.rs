@@ -8,7 +8,7 @@ use engine_mqtt::{
 
 use self::scram::Scram;
 use crate::client::{Answer, Client, Dial, Step, Welcome};
-use crate::node::{Broker, Node};
+use crate::node::{Broker, Node, scratch_root};
 use crate::users;
 
 const METHOD: &str = "SCRAM-SHA-256";
@@ -306,6 +306,36 @@ fn step_beside_a_message(client: &mut Client, reason: ReasonCode) -> String {
     let step = steps.pop().expect("one");
     assert_eq!((step.reason, step.method.as_str()), (reason, METHOD));
     String::from_utf8(step.data).expect("text")
+}
+
+/// Of one shard; who is one too many is told, and the others go on.
+#[test]
+fn at_most_1024_clients_authenticate_again_at_once() {
+    let Some((_folder, mut node)) = node(&[]) else {
+        return;
+    };
+    node.terminate();
+    let folder = tempfile::TempDir::new_in(scratch_root()).expect("a scratch folder");
+    node.set_data(folder.path().join("data"));
+    node.set_shards(1);
+    node.configure("[limits]\nconnect-timeout-s = 300\n");
+    node.run();
+    let scram = Scram::new("device", "secret", "x");
+    let begin = |client: &mut Client| {
+        send_auth(client, ReasonCode::ReAuthenticate, METHOD, &scram.first());
+    };
+    let mut clients: Vec<_> = (0..1024)
+        .map(|n| {
+            let mut client = connect(&node, &format!("client-{n}"));
+            begin(&mut client);
+            step(&mut client, ReasonCode::ContinueAuthentication);
+            client
+        })
+        .collect();
+    let mut last = connect(&node, "one-more");
+    begin(&mut last);
+    last.expect_disconnect(ReasonCode::ServerBusy);
+    clients[0].ping();
 }
 
 /// [MQTT-4.12.1-1], [MQTT-4.12.1-2]: with the same method, as the same user, and in turn.

@@ -19,6 +19,13 @@ const AGAIN_MAX: usize = 1024;
 #[derive(Default, Debug)]
 pub(super) struct Again(BTreeMap<Key, (u64, Option<Box<Exchange>>)>);
 
+impl Again {
+    /// How many authenticate again.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 impl<M: Machine> Driver<M> {
     /// Takes the steps that clients have sent.
     pub(super) fn take_reauthentications(&mut self, now: Now) -> bool {

@@ -3,7 +3,7 @@
 use super::Driver;
 use crate::machine::{Machine, Meter};
 
-const GAUGES: [(&str, &str); 11] = [
+const GAUGES: [(&str, &str); 12] = [
     (
         "sockets",
         "Client sockets, those without a CONNECT included",
@@ -15,6 +15,10 @@ const GAUGES: [(&str, &str); 11] = [
     (
         "passwords_waiting",
         "Connections whose password is being checked",
+    ),
+    (
+        "authenticating_again",
+        "Connected clients that authenticate again",
     ),
     ("door_bytes", "Bytes read of CONNECTs that are not complete"),
     ("sockets_ready", "Sockets that wait to be read from"),
@@ -90,6 +94,7 @@ impl<M: Machine> Driver<M> {
             self.net.len(),
             self.door.count,
             self.checking.len(),
+            self.again.len(),
             self.door.bytes,
             self.net.ready_count(),
             self.held.len(),
