@@ -97,3 +97,36 @@ fn open_statements_become_fewer() {
         .count();
     assert_eq!(open, OPEN_MAX, "write down the new number");
 }
+
+/// What `tests/statements` plants, to see the tests of a statement fail.
+#[test]
+fn broken_versions_fit_the_tree() {
+    let path = "tests/src/statements/broken.tsv";
+    let text = fs::read_to_string(workspace().join(path)).expect(path);
+    let known: BTreeSet<String> = TABLES
+        .iter()
+        .zip(["v3", "v5"])
+        .flat_map(|((table, _), version)| {
+            let text = fs::read_to_string(workspace().join(table)).expect(table);
+            let ids = text.lines().filter_map(|line| line.split('\t').next());
+            ids.map(|id| format!("{version}:{id}")).collect::<Vec<_>>()
+        })
+        .collect();
+    let mut problems = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [ids, file, old, new] = fields[..] else {
+            problems.push(format!("{path}:{number}: {} fields", fields.len()));
+            continue;
+        };
+        for id in ids.split(' ').filter(|id| !known.contains(*id)) {
+            problems.push(format!("{path}:{number}: {id} is no statement"));
+        }
+        let code = fs::read_to_string(workspace().join(file)).unwrap_or_default();
+        let places = code.matches(old).count();
+        if places != 1 || old == new {
+            problems.push(format!("{path}:{number}: {places} places in {file}"));
+        }
+    }
+    report(&problems);
+}
