@@ -292,7 +292,7 @@ fn subscribe_bombs_are_granted_and_leave_nothing() {
     }
     let node = Node::with_shards(2);
     let canary = Canary::start(&node);
-    let mut slowest = Duration::ZERO;
+    let mut times = Vec::new();
     let mut resident_then = 0;
     for round in 0..20 {
         for version in VERSIONS {
@@ -307,14 +307,16 @@ fn subscribe_bombs_are_granted_and_leave_nothing() {
                 }
                 other => panic!("expected SUBACK, got {other:?}"),
             }
-            slowest = slowest.max(begin.elapsed());
+            times.push(begin.elapsed());
             client.vanish();
         }
         if round == 9 {
             resident_then = resident(&node);
         }
     }
-    println!("SUBACK of 500 filters after {slowest:?} at most");
+    times.sort_unstable();
+    let (middle, last) = (times[times.len() / 2], times[times.len() - 1]);
+    println!("SUBACK of 500 filters after {middle:?} in the median, {last:?} at most");
     canary.stop("subscribe bombs");
     assert_grown_less(&node, resident_then, SLACK, "10,000 filters after 10,000");
 }
