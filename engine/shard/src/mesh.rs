@@ -78,7 +78,7 @@ impl Shard {
                 messages,
                 more,
             } => {
-                self.retained_page(token, messages, more, store);
+                self.retained_page(token, messages, more);
             }
             MeshMessage::Group(message) => self.group_message(from, message, store),
         }

@@ -221,12 +221,11 @@ impl Shard {
     }
 
     /// A page of retained messages for one of this shard's sessions.
-    pub(crate) fn retained_page<S: Store>(
+    pub(crate) fn retained_page(
         &mut self,
         token: u64,
         messages: Vec<Message>,
         more: Option<Arc<str>>,
-        store: &mut S,
     ) {
         let Some(key) = self.retained_reads.remove(&token) else {
             return;
@@ -249,7 +248,6 @@ impl Shard {
             job.finished = job.single || job.owner >= shards;
         }
         job.after = more;
-        self.send_retained(key.index, store);
         self.queue_pump(key.index);
     }
 
@@ -307,8 +305,9 @@ impl Shard {
                 client.holds -= 1;
                 self.queue_pump(index);
             } else {
+                // Where this shard is the owner itself, the page is here when this returns: the
+                // next round sends it. A call for each page would need a stack as deep.
                 self.read_retained(index, store);
-                return;
             }
         }
     }

@@ -141,6 +141,11 @@ fn many_filters_of_one_client_are_all_heard() {
         60,
     );
     assert_eq!(report.connect.subscribe_latency.unwrap().count, 60);
+    let report = check(
+        "sub-rate --topics 2000 --count 2000 --per-subscribe 5000",
+        2_000,
+    );
+    assert_eq!(report.connect.subscribe_latency.unwrap().count, 1);
 }
 
 #[test]

@@ -201,3 +201,21 @@ fn deliveries_behind_one_that_waits_for_its_packet_id_keep_their_order() {
     net.settle();
     assert_eq!(net.payloads(&subscriber), ["twice", "once"]);
 }
+
+#[test]
+fn a_subscription_to_very_many_filters_needs_no_deep_stack() {
+    let mut net = Net::new(1);
+    net.connect("p", &CLEAN);
+    net.retain("p", "t/2999", "last", 1);
+    net.settle();
+    net.connect("s", &CLEAN);
+    let filters: Vec<String> = (0..3_000).map(|n| format!("t/{n}")).collect();
+    let filters: Vec<(&str, QoS)> = filters
+        .iter()
+        .map(|filter| (filter.as_str(), QoS::AtLeastOnce))
+        .collect();
+    net.subscribe("s", &filters);
+    let granted = |said: &Said| matches!(said, Said::SubAck(_, codes) if codes.len() == 3_000);
+    assert!(net.client("s").said.iter().any(granted));
+    assert_eq!(net.payloads("s"), ["last"]);
+}
