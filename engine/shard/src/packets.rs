@@ -194,6 +194,7 @@ impl Shard {
             retain: publish.retain,
             publisher: self.clients[index].session.id,
             packet_id: publish.packet_id.map_or(0, engine_mqtt::PacketId::number),
+            is_will: false,
         };
         self.on_publish(index, connection, &publication, store);
     }

@@ -23,6 +23,9 @@ pub(crate) struct Publication<'a> {
     pub(crate) publisher: u64,
     /// 0 at QoS 0 and for wills.
     pub(crate) packet_id: u16,
+    /// At QoS 0 as well, nobody hears of it before it is durable that it is no will any more: a
+    /// crash would publish it again.
+    pub(crate) is_will: bool,
 }
 
 impl Shard {
@@ -222,11 +225,21 @@ impl Shard {
             retain: publication.retain,
             body: Bytes::copy_from_slice(body),
         };
-        for (shard, _) in &route.filters {
-            let event = Event {
-                message: message.clone(),
-                route: Arc::clone(route),
-            };
+        let event = Event {
+            message,
+            route: Arc::clone(route),
+        };
+        if publication.is_will {
+            self.when_durable(Wait::Tell(Box::new(event)));
+        } else {
+            self.tell_qos0(&event);
+        }
+    }
+
+    /// Sends a QoS 0 publication to every shard with interest.
+    pub(crate) fn tell_qos0(&mut self, event: &Event) {
+        for (shard, _) in &event.route.filters {
+            let event = event.clone();
             if *shard == self.config.shard {
                 self.local.push(event);
             } else if let Some(lane) = self.lanes.get_mut(shard.index()) {
@@ -253,6 +266,7 @@ impl Shard {
             retain,
             publisher,
             packet_id: 0,
+            is_will: true,
         };
         let gone = [state::no_will(client_id)];
         if !self.publish(&publication, &gone, None, store) {

@@ -59,6 +59,8 @@ pub(crate) enum Wait {
     Confirm(Settled),
     /// A new shared group is there.
     Grouped(ClientKey),
+    /// A will of QoS 0 is heard of, it being durable that it is no will any more.
+    Tell(Box<Event>),
     /// Completed deliveries that the stored places have passed.
     Forget(Vec<(ClientKey, Vec<Address>)>),
 }
@@ -172,6 +174,7 @@ impl Shard {
                 );
             }
             Wait::Grouped(key) => self.group_ready(key),
+            Wait::Tell(event) => self.tell_qos0(&event),
             Wait::Forget(list) => self.forget(list),
         }
     }

@@ -93,6 +93,7 @@ pub(super) struct Options {
     pub(super) receive_max: u16,
     pub(super) keep_alive: u16,
     pub(super) will: Option<(&'static str, &'static str, u32)>,
+    pub(super) will_qos: QoS,
 }
 
 pub(super) const CLEAN: Options = Options {
@@ -102,6 +103,7 @@ pub(super) const CLEAN: Options = Options {
     receive_max: 0,
     keep_alive: 0,
     will: None,
+    will_qos: QoS::AtLeastOnce,
 };
 pub(super) const DURABLE: Options = Options {
     clean: false,
@@ -230,7 +232,7 @@ impl Net {
             empty
         };
         let will = will.map(|(topic, payload)| Will {
-            qos: QoS::AtLeastOnce,
+            qos: options.will_qos,
             retain: false,
             topic,
             payload: payload.as_bytes(),

@@ -2,7 +2,7 @@
 
 use engine_mqtt::{Disconnect, Packet, QoS};
 
-use super::net::{CLEAN, Net, Options, Said};
+use super::net::{CLEAN, DURABLE, Net, Options, Said};
 
 const WITH_WILL: Options = Options {
     will: Some(("will/a", "gone", 0)),
@@ -78,4 +78,30 @@ fn the_next_connack_says_that_the_will_is_out_for_good() {
     net.frozen.clear();
     net.settle();
     assert_eq!(net.client("a").said.len(), 1, "CONNACK");
+}
+
+#[test]
+fn a_will_of_qos_0_is_heard_once_whatever_crashes() {
+    let options = Options {
+        will_qos: QoS::AtMostOnce,
+        ..WITH_WILL
+    };
+    let mut net = Net::new(2);
+    let (watch, client) = (net.id_on("watch", 1), net.id_on("a", 0));
+    net.connect(&watch, &DURABLE);
+    net.subscribe(&watch, &[("will/#", QoS::AtLeastOnce)]);
+    net.connect(&client, &options);
+    net.frozen.push(0);
+    net.cut(&client);
+    net.settle();
+    assert_eq!(net.payloads(&watch), Vec::<&str>::new(), "not durable");
+    net.crash();
+    net.frozen.clear();
+    net.connect(&watch, &DURABLE);
+    net.pass(31_000);
+    assert_eq!(net.payloads(&watch), ["gone"]);
+    net.crash();
+    net.connect(&watch, &DURABLE);
+    net.pass(31_000);
+    assert_eq!(net.payloads(&watch), ["gone"], "once");
 }
