@@ -134,8 +134,32 @@ pub enum Event<'a> {
         /// The message.
         message: MessageId,
     },
+    /// It is published with this message expiry interval.
+    Expires {
+        /// The message.
+        message: MessageId,
+        /// Milliseconds.
+        interval_ms: u64,
+    },
+    /// A PUBLISH that brings it without DUP has arrived.
+    First {
+        /// The message.
+        message: MessageId,
+    },
+    /// The session's expiry interval has passed while it was offline.
+    SessionExpired {
+        /// Whose session.
+        client: ClientNumber,
+    },
     /// A CONNECT with this will is about to be sent.
     WillSet(Sent<'a>),
+    /// It must not be published before this time, on the clock of the events.
+    WillWaits {
+        /// The will.
+        message: MessageId,
+        /// Milliseconds; 0: at any time.
+        until_ms: u64,
+    },
     /// It is certain that the will was removed before it could be published.
     WillRemoved {
         /// The will.
@@ -183,6 +207,8 @@ pub struct History {
     groups: BTreeMap<String, Group>,
     /// Grows by one per event: the order of all events.
     step: u64,
+    /// The time of the newest event.
+    now_ms: u64,
 }
 
 /// What a history amounts to, for progress lines.
@@ -213,6 +239,7 @@ impl History {
     /// The promise that this event breaks.
     pub fn record(&mut self, now_ms: u64, event: Event<'_>) -> Result<(), Violation> {
         self.step += 1;
+        self.now_ms = now_ms;
         self.tell_groups(&event);
         match event {
             Event::Connecting {
@@ -250,13 +277,22 @@ impl History {
                 let publication = self.publication(message)?;
                 publication.repeated |= publication.qos == 1;
             }
+            Event::Expires {
+                message,
+                interval_ms,
+            } => self.publication(message)?.interval_ms = Some(interval_ms),
+            Event::First { message } => self.publication(message)?.check_fresh(now_ms)?,
+            Event::SessionExpired { client } => self.session(client).expired(),
             Event::WillSet(sent) => return self.sent(now_ms, sent, true),
+            Event::WillWaits { message, until_ms } => {
+                self.publication(message)?.not_before_ms = until_ms;
+            }
             Event::WillRemoved { message } => self.publication(message)?.remove()?,
             Event::WillDue { message } => self.publication(message)?.certain = true,
             Event::Acknowledged { message } => {
                 self.publication(message)?.acknowledge(now_ms);
             }
-            Event::Delivered(received) => return self.delivered(received),
+            Event::Delivered(received) => return self.delivered(now_ms, received),
             Event::Retiring { messages } => {
                 for message in messages {
                     if let Some(one) = self.publications.get_mut(message) {
@@ -278,7 +314,11 @@ impl History {
         for group in self.groups.values() {
             group.check_doubtful()?;
         }
-        for publication in self.publications.values().filter(|one| one.is_owed()) {
+        for publication in self
+            .publications
+            .values()
+            .filter(|one| one.is_owed(self.now_ms))
+        {
             for (&client, session) in &self.sessions {
                 session.check_received(client, publication)?;
             }
@@ -369,7 +409,10 @@ impl History {
         let Some(session) = self.sessions.get(&client) else {
             return Vec::new();
         };
-        let owed = self.publications.values().filter(|one| one.is_owed());
+        let owed = self
+            .publications
+            .values()
+            .filter(|one| one.is_owed(self.now_ms));
         owed.filter(|one| session.check_received(client, one).is_err())
             .map(|one| one.message)
             .collect()
@@ -378,7 +421,10 @@ impl History {
     /// How many messages groups of shared subscriptions are owed; for waiting as well.
     #[must_use]
     pub fn missing_shared(&self) -> usize {
-        let owed = self.publications.values().filter(|one| one.is_owed());
+        let owed = self
+            .publications
+            .values()
+            .filter(|one| one.is_owed(self.now_ms));
         let missing = |one: &&Publication| {
             let mut groups = self.groups.values();
             groups.any(|group| group.check_received(one).is_err())
@@ -477,7 +523,7 @@ impl History {
         }
     }
 
-    fn delivered(&mut self, received: Received<'_>) -> Result<(), Violation> {
+    fn delivered(&mut self, now_ms: u64, received: Received<'_>) -> Result<(), Violation> {
         let Received {
             client, message, ..
         } = received;
@@ -494,6 +540,9 @@ impl History {
         }
         if publication.is_removed() {
             return Err(Violation::RemovedWill { client, message });
+        }
+        if now_ms < publication.not_before_ms {
+            return Err(Violation::WillEarly { client, message });
         }
         if received.retain && !publication.retain {
             return Err(Violation::NotRetained { client, message });

@@ -14,6 +14,7 @@
 //! is [shrunk](shrink()) to a short run of few clients that fails in the same way.
 
 mod actor;
+mod age;
 mod faults;
 mod leaks;
 mod link;

@@ -25,8 +25,15 @@ pub(super) struct Publication {
     pub(super) repeated: bool,
     /// Its record may have been retired.
     pub(super) retired: bool,
+    /// Its message expiry interval.
+    pub(super) interval_ms: Option<u64>,
+    /// A will that must not be published earlier.
+    pub(super) not_before_ms: u64,
     removed: bool,
 }
+
+/// How long a packet may be on its way to a client that reads slowly, milliseconds.
+const ON_ITS_WAY_MS_MAX: u64 = 60_000;
 
 impl Publication {
     pub(super) fn new(sent: &Sent<'_>, step: u64, now_ms: u64, will: bool) -> Self {
@@ -45,6 +52,8 @@ impl Publication {
             certain: false,
             repeated: false,
             retired: false,
+            interval_ms: None,
+            not_before_ms: 0,
             removed: false,
         }
     }
@@ -69,11 +78,31 @@ impl Publication {
 
     /// Every subscriber has a right to it. Whoever has received a QoS 1/2 publication has seen
     /// that it is durable, so the others get it as well.
-    pub(super) const fn is_owed(&self) -> bool {
+    pub(super) fn is_owed(&self, now_ms: u64) -> bool {
+        let end_ms = self
+            .interval_ms
+            .map(|interval_ms| self.sent_ms + interval_ms);
+        self.is_certain() && end_ms.is_none_or(|end_ms| now_ms < end_ms)
+    }
+
+    /// The node took it before it was acknowledged, and an expired one is not sent any more.
+    pub(super) fn check_fresh(&self, now_ms: u64) -> Result<(), Violation> {
+        let Some((interval_ms, taken_ms)) = self.interval_ms.zip(self.acknowledged_ms) else {
+            return Ok(());
+        };
+        if now_ms > taken_ms + interval_ms + ON_ITS_WAY_MS_MAX {
+            return Err(Violation::Expired {
+                message: self.message,
+            });
+        }
+        Ok(())
+    }
+
+    const fn is_certain(&self) -> bool {
         self.qos > 0 && !self.empty && (self.acknowledged_ms.is_some() || self.seen || self.certain)
     }
 
     pub(super) const fn must_be_stored(&self) -> bool {
-        self.is_owed() && !self.retired
+        self.is_certain() && !self.retired
     }
 }

@@ -82,6 +82,12 @@ impl Session {
         self.durable = durable;
     }
 
+    /// Its expiry interval has passed while it was offline.
+    pub(super) fn expired(&mut self) {
+        self.presence = Presence::Absent;
+        self.end();
+    }
+
     /// Returns what the session-present flag should have been.
     pub(super) fn connected(&mut self, present: bool) -> Presence {
         if !present {

@@ -106,6 +106,13 @@ pub enum Violation {
         client: ClientNumber,
         message: MessageId,
     },
+    WillEarly {
+        client: ClientNumber,
+        message: MessageId,
+    },
+    Expired {
+        message: MessageId,
+    },
     RemovedWillPublished {
         message: MessageId,
     },
@@ -134,6 +141,8 @@ impl Violation {
             Self::SubscriptionWrong { .. } => "subscription",
             Self::LostByCrash { .. } => "lost by crash",
             Self::RetainedStale { .. } => "stale",
+            Self::WillEarly { .. } => "early will",
+            Self::Expired { .. } => "expired",
             Self::RemovedWill { .. } | Self::RemovedWillPublished { .. } => "removed will",
         }
     }
@@ -307,6 +316,14 @@ impl fmt::Display for Violation {
                     "client {}: received will {message}, which was removed",
                     client.0
                 )
+            }
+            Self::WillEarly { client, message } => write!(
+                f,
+                "client {} received will {} before its delay had passed",
+                client.0, message.0
+            ),
+            Self::Expired { message } => {
+                write!(f, "message {} was sent although it had expired", message.0)
             }
             Self::RemovedWillPublished { message } => {
                 write!(f, "will {message} was published before it was removed")

@@ -11,6 +11,7 @@ use engine_mqtt::{
 use engine_shard::ConnectionId;
 use storage_io::sim::Rng;
 
+use super::age::{Age, WILL_DELAY_S};
 use super::outbox::{Outbox, Outgoing};
 use super::trace::Trace;
 use crate::history::{
@@ -49,7 +50,7 @@ pub(super) struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    fn record(&mut self, event: Event<'_>) -> Result<(), String> {
+    pub(super) fn record(&mut self, event: Event<'_>) -> Result<(), String> {
         self.trace.add(self.step, format_args!("{event:?}"));
         self.history
             .record(self.now_ms, event)
@@ -82,8 +83,13 @@ pub(super) struct Actor {
     will: Option<MessageId>,
     /// It waits a while for its client.
     will_waits: bool,
+    /// The node ends this connection when it hears nothing.
+    has_keep_alive: bool,
     /// Wills of connections that broke, which the node must publish unless it loses power.
     due_wills: Vec<MessageId>,
+    /// Wills that wait for it to come back, until this time.
+    waiting_wills: Vec<(MessageId, u64)>,
+    pub(super) age: Age,
     input: Vec<u8>,
     outbox: Outbox,
     /// QoS 2 packet ids that were received and not released.
@@ -115,7 +121,10 @@ impl Actor {
             is_leaving: false,
             will: None,
             will_waits: false,
+            has_keep_alive: false,
             due_wills: Vec::new(),
+            waiting_wills: Vec::new(),
+            age: Age::default(),
             input: Vec::new(),
             outbox: Outbox::default(),
             unreleased: BTreeSet::new(),
@@ -134,6 +143,40 @@ impl Actor {
             group: Some(GROUP),
             ..Self::new(number, rng, version, true)
         }
+    }
+
+    pub(super) const fn version(&self) -> Version {
+        self.version
+    }
+
+    pub(super) const fn will(&self) -> Option<MessageId> {
+        self.will
+    }
+
+    /// Its session may end while it is away: it is no member of a group.
+    pub(super) fn can_expire(&self) -> bool {
+        self.group.is_none() && self.version == Version::V5
+    }
+
+    /// The node has heard nothing from it for hours, and may have published its will.
+    pub(super) const fn was_silent(&mut self) {
+        if self.has_keep_alive {
+            self.will = None;
+        }
+    }
+
+    pub(super) fn waits_with(&mut self, will: MessageId, until_ms: u64) {
+        self.waiting_wills.push((will, until_ms));
+    }
+
+    pub(super) fn take_waiting(&mut self) -> Vec<(MessageId, u64)> {
+        std::mem::take(&mut self.waiting_wills)
+    }
+
+    /// What it keeps of a session that has ended goes with it.
+    pub(super) fn forget(&mut self) {
+        self.outbox.clear();
+        self.unreleased.clear();
     }
 
     pub(super) const fn number(&self) -> ClientNumber {
@@ -173,12 +216,14 @@ impl Actor {
         stage: &mut Stage<'_>,
     ) -> Result<Vec<u8>, String> {
         let wants_clean = !stage.at_rest && self.group.is_none() && self.rng.chance(1, 12);
-        let clean_start = !self.is_durable || self.owes_clean_start || wants_clean;
+        let is_unsure = self.age.may_be_over(stage.now_ms);
+        let clean_start = !self.is_durable || self.owes_clean_start || wants_clean || is_unsure;
         // In 3.1.1 a clean session ends with its connection.
         let durable = self.is_durable && (self.version == Version::V5 || !clean_start);
         if clean_start {
-            self.outbox.clear();
-            self.unreleased.clear();
+            self.forget();
+            // The session ends, and its will waits no more.
+            self.release_wills(stage)?;
         }
         self.connection = Some(connection);
         self.owes_clean_start = clean_start;
@@ -190,7 +235,7 @@ impl Actor {
         })?;
         let mut properties = PropertiesBuilder::new();
         if self.version == Version::V5 && durable {
-            properties.session_expiry(u32::MAX);
+            properties.session_expiry(self.age.session_expiry_s());
         }
         if self.version == Version::V5 && self.rng.chance(1, 4) {
             properties.receive_maximum(1 + u16::from(self.rng.chance(1, 2)));
@@ -201,20 +246,17 @@ impl Actor {
         let mut will_properties = PropertiesBuilder::new();
         self.will_waits = self.version == Version::V5 && self.rng.chance(1, 3);
         if self.will_waits {
-            will_properties.will_delay(1);
+            will_properties.will_delay(WILL_DELAY_S);
         }
         let will_properties = will_properties
             .properties()
             .map_err(|error| error.to_string())?;
         let will_payload = will.as_ref().map(|sent| payload(sent.message, 20));
+        self.has_keep_alive = !stage.at_rest && self.rng.chance(1, 4);
         let connect = Connect {
             version: self.version,
             clean_start,
-            keep_alive: if !stage.at_rest && self.rng.chance(1, 4) {
-                KEEP_ALIVE_S
-            } else {
-                0
-            },
+            keep_alive: if self.has_keep_alive { KEEP_ALIVE_S } else { 0 },
             client_id: &self.client_id,
             will: will
                 .as_ref()
@@ -268,8 +310,12 @@ impl Actor {
     /// The client breaks its connection. What CONNACK has answered has a will at the node.
     pub(super) fn break_off(&mut self, stage: &mut Stage<'_>) -> Result<(), String> {
         // One that waits may be forgotten meanwhile, as its client comes back.
-        if self.is_open && !self.is_leaving && !self.will_waits {
-            self.due_wills.extend(self.will);
+        if self.is_open && !self.is_leaving {
+            if !self.will_waits {
+                self.due_wills.extend(self.will);
+            } else if !self.ends_with_connection && !self.has_keep_alive {
+                self.let_will_wait(stage)?;
+            }
         }
         self.disconnected(stage)
     }
@@ -290,6 +336,8 @@ impl Actor {
         stage: &mut Stage<'_>,
     ) -> Result<(), String> {
         self.due_wills.clear();
+        // After a crash the node does not know since when they wait.
+        self.release_wills(stage)?;
         if self.connection.is_none() {
             return Ok(());
         }
@@ -321,6 +369,7 @@ impl Actor {
             self.outbox.clear();
             self.unreleased.clear();
         }
+        self.age.went_at(stage.now_ms);
         stage.record(Event::Disconnected {
             client: self.number,
         })
@@ -445,6 +494,7 @@ impl Actor {
         })?;
         self.is_open = true;
         self.owes_clean_start = !self.is_durable;
+        self.came_back(session_present, stage)?;
         // The node has heard of the connections before this one, and was able to keep that.
         self.claim_wills(stage)?;
         if !session_present {
@@ -481,6 +531,9 @@ impl Actor {
         }
         let message = message_id(publish.payload)
             .ok_or_else(|| self.complain(&format!("a payload is not whole: {publish:?}")))?;
+        if !publish.dup {
+            stage.record(Event::First { message })?;
+        }
         if publish.retain {
             self.retained.insert(publish.topic.to_owned(), message);
         }
@@ -557,12 +610,21 @@ impl Actor {
             retain,
             empty: len == 0,
         }))?;
+        let expiry_s = self.message_expiry(retain);
+        if let Some(seconds) = expiry_s {
+            let interval_ms = 1_000 * u64::from(seconds);
+            stage.record(Event::Expires {
+                message,
+                interval_ms,
+            })?;
+        }
         let outgoing = Outgoing {
             message,
             topic,
             qos,
             retain,
             len,
+            expiry_s,
         };
         let packet_id = (qos > QoS::AtMostOnce).then(|| self.outbox.free_id());
         let bytes = outgoing.with_packet(packet_id, false, |packet| self.encode(packet));
@@ -658,6 +720,7 @@ impl Actor {
             qos,
             retain: false,
             len: 20,
+            expiry_s: None,
         }))
     }
 

@@ -10,11 +10,13 @@ use storage_io::sim::{Faults, Rng};
 use super::world::World;
 
 /// Words for the classes, by bit.
-const CLASSES: [&str; 4] = ["clock", "errors", "reads", "slow"];
+const CLASSES: [&str; 6] = ["clock", "errors", "reads", "slow", "full", "hours"];
 const CLOCK: FaultSet = FaultSet(1);
 const ERRORS: FaultSet = FaultSet(2);
 const READS: FaultSet = FaultSet(4);
 const SLOW: FaultSet = FaultSet(8);
+const FULL: FaultSet = FaultSet(16);
+const HOURS: FaultSet = FaultSet(32);
 
 /// One step in so many begins something.
 const STEPS_PER_FAULT: u32 = 150;
@@ -22,6 +24,10 @@ const STEPS_PER_FAULT: u32 = 150;
 const CLOCK_STEP_MAX_MS: u64 = 40_000;
 /// Steps in which operations may fail, at most.
 const WINDOW_STEPS: u64 = 120;
+/// Steps for which the disk has hardly any room, at most.
+const FULL_STEPS: u64 = 800;
+/// Bytes that a full disk still has, at most: a segment or two of each shard.
+const ROOM_BYTES_MAX: u64 = 2_000_000;
 /// Milliseconds for which a disk does nothing, at most.
 const STALL_MAX_MS: u64 = 3_000;
 
@@ -90,10 +96,16 @@ pub struct FaultCounts {
     pub failed_starts: u64,
     /// Times that a shard's disk did nothing for a while.
     pub stalls: u64,
+    /// Times that the disk had hardly any room.
+    pub full_disks: u64,
+    /// Times that the node ended because the disk was full.
+    pub full_ends: u64,
+    /// Times that hours passed at once.
+    pub hours: u64,
 }
 
 impl FaultCounts {
-    pub(super) const fn rows(&self) -> [(u64, &'static str); 8] {
+    pub(super) const fn rows(&self) -> [(u64, &'static str); 11] {
         [
             (self.runs, "runs with faults"),
             (self.clock_steps, "clock steps"),
@@ -103,6 +115,9 @@ impl FaultCounts {
             (self.read_ends, "ends by reads"),
             (self.failed_starts, "failed starts"),
             (self.stalls, "stalls"),
+            (self.full_disks, "full disks"),
+            (self.full_ends, "ends by full disks"),
+            (self.hours, "idle hours"),
         ]
     }
 }
@@ -124,6 +139,9 @@ impl AddAssign for FaultCounts {
         self.read_ends += other.read_ends;
         self.failed_starts += other.failed_starts;
         self.stalls += other.stalls;
+        self.full_disks += other.full_disks;
+        self.full_ends += other.full_ends;
+        self.hours += other.hours;
     }
 }
 
@@ -157,6 +175,12 @@ impl Trouble {
         }
     }
 
+    /// Whether hours pass, and sessions and messages expire. Where the wall clock is set, they may
+    /// expire early.
+    pub(super) const fn has_hours(&self) -> bool {
+        self.set.has(HOURS) && !self.set.has(CLOCK)
+    }
+
     pub(super) fn is_stalled(&self, shard: usize, now_ms: u64) -> bool {
         self.stalled_ms.get(shard).is_some_and(|end| *end > now_ms)
     }
@@ -174,22 +198,22 @@ impl Trouble {
 
 impl World {
     /// What goes wrong in this step, besides what always may.
-    pub(super) fn disturb(&mut self) {
+    pub(super) fn disturb(&mut self) -> Result<(), String> {
         if self.trouble.set == FaultSet::NONE {
-            return;
+            return Ok(());
         }
         let mut rng = self.streams.fault(self.step());
         if self.trouble.window_end == self.step() {
             self.heal();
         }
         if !rng.chance(1, STEPS_PER_FAULT) {
-            return;
+            return Ok(());
         }
-        let classes = [CLOCK, ERRORS, READS, SLOW];
+        let classes = [CLOCK, ERRORS, READS, SLOW, FULL, HOURS];
         let classes = classes.map(|class| self.trouble.set.has(class).then_some(class));
         let classes: Vec<FaultSet> = classes.into_iter().flatten().collect();
         let Some(class) = classes.get(rng.index(classes.len())).copied() else {
-            return;
+            return Ok(());
         };
         self.trace.add(self.step(), format_args!("fault: {class}"));
         match class {
@@ -204,8 +228,23 @@ impl World {
                 }
                 self.trouble.counts.stalls += 1;
             }
+            HOURS => return self.idle_hours(),
+            FULL => self.fill(&mut rng),
             class => self.sicken(class, &mut rng),
         }
+        Ok(())
+    }
+
+    /// The disk has hardly any room for some steps.
+    fn fill(&mut self, rng: &mut Rng) {
+        self.trouble.window_end = self.step() + 1 + rng.below(FULL_STEPS);
+        let room = rng.below(ROOM_BYTES_MAX);
+        let faults = self.disk.faults();
+        self.disk.set_faults(Faults {
+            space_bytes: Some(self.disk.used_bytes() + room),
+            ..faults
+        });
+        self.trouble.counts.full_disks += 1;
     }
 
     /// Operations of the disk fail for some steps.
@@ -251,10 +290,15 @@ impl World {
 
     /// Whether a fault explains why the node has ended.
     pub(super) fn explains(&mut self, reason: &str) -> bool {
+        let is_full = self.trouble.set.has(FULL) && reason.contains("no space is left");
+        let counts = &mut self.trouble.counts;
+        if is_full {
+            counts.full_ends += 1;
+            return true;
+        }
         if self.trouble.set == FaultSet::NONE || !reason.contains("a fault was injected") {
             return false;
         }
-        let counts = &mut self.trouble.counts;
         if reason.contains("no start") {
             counts.failed_starts += 1;
         } else if reason.contains("cannot read") {

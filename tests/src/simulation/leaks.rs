@@ -53,6 +53,8 @@ const TIMED: [&str; 1] = ["timers"];
 const SETTLE_MS: u64 = 1_600;
 /// Longer than every timer of a session without expiry: wills wait 30 s after a crash.
 const TIMERS_MS: u64 = 32_000;
+/// As long as the longest session expiry interval of a client.
+const EXPIRY_MS: u64 = 3_600_000;
 /// Milliseconds of one round without clients.
 const STRIDE_MS: u64 = 400;
 
@@ -69,13 +71,25 @@ impl World {
         self.check_empty("at rest", &kept)?;
         self.leave()?;
         self.pass(TIMERS_MS)?;
-        self.check_empty("without clients", &[&HELD_OFFLINE[..], groups].concat())?;
+        // Sessions that expire have timers.
+        let timed = if self.trouble.has_hours() {
+            &TIMED[..]
+        } else {
+            &[]
+        };
+        self.check_empty(
+            "without clients",
+            &[&HELD_OFFLINE[..], groups, timed].concat(),
+        )?;
         self.check_rows()?;
         for actor in self.actors.values_mut() {
             actor.end_session();
         }
         self.drain()?;
         self.leave()?;
+        if self.trouble.has_hours() {
+            self.now_ms += EXPIRY_MS;
+        }
         self.pass(TIMERS_MS)?;
         self.check_empty("without sessions", &[])?;
         self.check_no_rows()

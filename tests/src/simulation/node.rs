@@ -87,6 +87,9 @@ impl Node {
             options.log.segment_bytes_min = 64 << 10;
             options.log.segment_bytes_max = 128 << 10;
         }
+        // On a disk that is nearly full the logs leave room to the state stores.
+        options.log.free_bytes_min = u64::from(shards) * (256 << 10);
+        options.reserve_bytes = 128 << 10;
         // Small enough that readers that are behind go to the disk, and indexes are flushed.
         options.log.tail_bytes_max = 16 << 10;
         options.log.cache_bytes_max = 256 << 10;

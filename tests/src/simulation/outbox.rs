@@ -1,6 +1,6 @@
 //! What a client has published and is not finished with, as MQTT's sender keeps it.
 
-use engine_mqtt::{Ack, Packet, PacketId, Properties, Publish, QoS};
+use engine_mqtt::{Ack, Packet, PacketId, Properties, PropertiesBuilder, Publish, QoS};
 
 use crate::history::{MessageId, payload};
 
@@ -13,6 +13,8 @@ pub(super) struct Outgoing {
     pub(super) retain: bool,
     /// 0: an empty payload.
     pub(super) len: usize,
+    /// Its message expiry interval, seconds.
+    pub(super) expiry_s: Option<u32>,
 }
 
 impl Outgoing {
@@ -28,13 +30,19 @@ impl Outgoing {
         } else {
             payload(self.message, self.len)
         };
+        let mut builder = PropertiesBuilder::new();
+        if let Some(seconds) = self.expiry_s {
+            builder.message_expiry(seconds);
+        }
+        // One property is always well formed.
+        let properties = builder.properties().unwrap_or(Properties::EMPTY);
         then(&Packet::Publish(Publish {
             dup,
             qos: self.qos,
             retain: self.retain,
             topic: &self.topic,
             packet_id,
-            properties: Properties::EMPTY,
+            properties,
             payload: &payload,
         }))
     }

@@ -105,6 +105,10 @@ impl World {
             } else {
                 Actor::new(number, rng, version, number % 4 != 3)
             };
+            let mut actor = actor;
+            if world.trouble.has_hours() {
+                actor.grow_old();
+            }
             world.add_actor(actor);
         }
         world
@@ -168,7 +172,7 @@ impl World {
 
     fn chaos(&mut self) -> Result<(), String> {
         self.count_step();
-        self.disturb();
+        self.disturb()?;
         let shard = self.rng.index(usize::from(self.options.shards));
         let client = self.rng.index(self.options.clients as usize);
         if self.rng.below(1000) < self.options.crashes {
