@@ -10,13 +10,14 @@ use storage_io::sim::{Faults, Rng};
 use super::world::World;
 
 /// Words for the classes, by bit.
-const CLASSES: [&str; 6] = ["clock", "errors", "reads", "slow", "full", "hours"];
+const CLASSES: [&str; 7] = ["clock", "errors", "reads", "slow", "full", "hours", "stops"];
 const CLOCK: FaultSet = FaultSet(1);
 const ERRORS: FaultSet = FaultSet(2);
 const READS: FaultSet = FaultSet(4);
 const SLOW: FaultSet = FaultSet(8);
 const FULL: FaultSet = FaultSet(16);
 const HOURS: FaultSet = FaultSet(32);
+const STOPS: FaultSet = FaultSet(64);
 
 /// One step in so many begins something.
 const STEPS_PER_FAULT: u32 = 150;
@@ -24,6 +25,8 @@ const STEPS_PER_FAULT: u32 = 150;
 const CLOCK_STEP_MAX_MS: u64 = 40_000;
 /// Steps in which operations may fail, at most.
 const WINDOW_STEPS: u64 = 120;
+/// Changes of the disk before the machine stops, at most: about as many as a start makes.
+const CHANGES_MAX: u64 = 60;
 /// Steps for which the disk has hardly any room, at most.
 const FULL_STEPS: u64 = 800;
 /// Bytes that a full disk still has, at most: a segment or two of each shard.
@@ -102,10 +105,12 @@ pub struct FaultCounts {
     pub full_ends: u64,
     /// Times that hours passed at once.
     pub hours: u64,
+    /// Times that the machine was to stop at a change of the disk.
+    pub stops: u64,
 }
 
 impl FaultCounts {
-    pub(super) const fn rows(&self) -> [(u64, &'static str); 11] {
+    pub(super) const fn rows(&self) -> [(u64, &'static str); 12] {
         [
             (self.runs, "runs with faults"),
             (self.clock_steps, "clock steps"),
@@ -118,6 +123,7 @@ impl FaultCounts {
             (self.full_disks, "full disks"),
             (self.full_ends, "ends by full disks"),
             (self.hours, "idle hours"),
+            (self.stops, "stops at a change"),
         ]
     }
 }
@@ -142,6 +148,7 @@ impl AddAssign for FaultCounts {
         self.full_disks += other.full_disks;
         self.full_ends += other.full_ends;
         self.hours += other.hours;
+        self.stops += other.stops;
     }
 }
 
@@ -209,7 +216,7 @@ impl World {
         if !rng.chance(1, STEPS_PER_FAULT) {
             return Ok(());
         }
-        let classes = [CLOCK, ERRORS, READS, SLOW, FULL, HOURS];
+        let classes = [CLOCK, ERRORS, READS, SLOW, FULL, HOURS, STOPS];
         let classes = classes.map(|class| self.trouble.set.has(class).then_some(class));
         let classes: Vec<FaultSet> = classes.into_iter().flatten().collect();
         let Some(class) = classes.get(rng.index(classes.len())).copied() else {
@@ -230,9 +237,28 @@ impl World {
             }
             HOURS => return self.idle_hours(),
             FULL => self.fill(&mut rng),
+            STOPS => self.stop_at_a_change(&mut rng),
             class => self.sicken(class, &mut rng),
         }
         Ok(())
+    }
+
+    /// The machine stops at one of the next changes of the disk.
+    fn stop_at_a_change(&mut self, rng: &mut Rng) {
+        let faults = self.disk.faults();
+        self.disk.set_faults(Faults {
+            changes_left: Some(rng.below(CHANGES_MAX)),
+            ..faults
+        });
+        self.trouble.counts.stops += 1;
+    }
+
+    /// A start may be stopped at any of its changes.
+    pub(super) fn endanger_start(&mut self) {
+        let mut rng = self.streams.fault(self.step());
+        if self.trouble.set.has(STOPS) && rng.chance(1, 2) {
+            self.stop_at_a_change(&mut rng);
+        }
     }
 
     /// The disk has hardly any room for some steps.

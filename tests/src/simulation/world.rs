@@ -133,6 +133,7 @@ impl World {
     /// A crash and the next start. `stays_away`: no client comes back for a long time.
     pub(super) fn crash_and_start(&mut self, stays_away: bool) -> Result<(), String> {
         self.crash(stays_away)?;
+        self.endanger_start();
         while let Err(reason) = self.start() {
             if !self.explains(&reason) {
                 return Err(reason);
