@@ -40,6 +40,10 @@ fn a_will_is_published_when_the_connection_breaks() {
             broken.expect_end();
             watcher.expect(&topic, "gone", qos);
         }
+        // It is not retained, as nobody has asked for that.
+        let mut late = Dial::clean(version, "late").connect(&node);
+        late.subscribe(&topic, QoS::AtLeastOnce);
+        late.expect_nothing(&mut watcher, &topic);
     }
 }
 

@@ -247,6 +247,8 @@ const PROPERTIES: &str = "
 5 c 3006000161020102 82 property payload format indicator may not be 2
 5 c 101000044d51545405020000032100000000 82 property receive maximum may not be 0
 5 c 101200044d515454050200000527000000000000 82 property maximum packet size may not be 0
+5 c 300800016104030001ff 81 PUBLISH: content type is not UTF-8 [MQTT-1.5.4-1]
+5 c 300800016104080001ff 81 PUBLISH: response topic is not UTF-8 [MQTT-1.5.4-1]
 5 s 20050000022402 82 property maximum QoS may not be 2
 5 s 20050000022502 82 property retain available may not be 2
 ";
