@@ -67,7 +67,6 @@ version_of() {
 cannot() {
     case $1:$2 in
         nats*:shared | nats*:emqx-fan-in | nats*:bifro-shared) echo "no shared subscriptions" ;;
-        rumqttd:p2p-qos2) echo "QoS 2 is not complete" ;;
         rumqttd:offline-kill | rmqttd:offline-kill) echo "nothing is stored" ;;
     esac
 }
@@ -100,7 +99,7 @@ configure_mosquitto-saved() {
     configure_mosquitto | sed 's/^persistence false/persistence true/'
     printf 'persistence_location %s/\nautosave_interval 1\n' "$work/data"
 }
-start_mosquitto() { spawn mosquitto -c "$work/conf"; await accepts "$port"; }
+start_mosquitto() { spawn mosquitto -c "$work/conf.toml"; await accepts "$port"; }
 start_mosquitto-saved() { start_mosquitto; }
 
 configure_rmqttd() {
@@ -126,7 +125,7 @@ listener.tcp.external.session_expiry_interval = "2h"
 listener.tcp.external.message_retry_interval = "0s"
 CONF
 }
-start_rmqttd() { spawn "$peers/cargo/bin/rmqttd" -f "$work/conf"; await accepts "$port"; }
+start_rmqttd() { spawn "$peers/cargo/bin/rmqttd" -f "$work/conf.toml"; await accepts "$port"; }
 
 configure_rumqttd() {
     cat <<CONF
@@ -160,7 +159,7 @@ CONF
 }
 start_rumqttd() {
     port5=$((port + 1))
-    spawn "$peers/cargo/bin/rumqttd" --config "$work/conf" -q
+    spawn "$peers/cargo/bin/rumqttd" --config "$work/conf.toml" -q
     await accepts "$port"
 }
 
@@ -180,7 +179,7 @@ CONF
 }
 configure_nats-synced() { configure_nats | sed 's/^jetstream {/&\n    sync_interval: always/'; }
 start_nats() {
-    spawn "$peers/nats/bin/nats-server" -c "$work/conf"
+    spawn "$peers/nats/bin/nats-server" -c "$work/conf.toml"
     await grep -q 'Server is ready' "$work/log"
 }
 start_nats-synced() { start_nats; }
@@ -208,7 +207,7 @@ start_broker() {
     local name=$1
     port5=$port
     mkdir -p "$work/data"
-    "configure_$name" >"$work/conf"
+    "configure_$name" >"$work/conf.toml"
     "start_$name"
 }
 
