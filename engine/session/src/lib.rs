@@ -6,6 +6,7 @@
 mod address;
 mod message;
 mod progress;
+mod rare_set;
 mod session;
 mod subscription;
 mod will;
@@ -15,6 +16,7 @@ pub mod wire;
 pub use address::{Address, LogId, LogOffset, Now};
 pub use message::{Body, BodyError, Message, NO_EXPIRY};
 pub use progress::{Behind, Place, Progress};
+pub use rare_set::RareSet;
 pub use session::{NEVER, Session, SessionRecord, SharedDone};
 pub use subscription::{Grant, Ids, Replay, Subscription, Subscriptions, is_wildcard};
 pub use will::Will;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::address::{Address, LogOffset};
 use crate::progress::{Behind, Place, Progress};
+use crate::rare_set::RareSet;
 use crate::subscription::{Subscriptions, version};
 use crate::window::{Delivery, Phase, Window};
 use crate::wire::{Fields, ValueError, put_bytes};
@@ -106,16 +107,16 @@ pub struct Session {
     /// What is in flight to the client.
     pub window: Window,
     /// Packet ids of inbound QoS 2 publications between PUBLISH and PUBREL.
-    pub inbound: BTreeSet<u16>,
+    pub inbound: RareSet<u16>,
     /// Addresses of QoS 2 deliveries that are complete and above the stored place.
-    pub completed: BTreeSet<Address>,
+    pub completed: RareSet<Address>,
     /// QoS 2 deliveries for shared groups, by group, that are complete and of which the group does
     /// not know for good.
     pub shared_done: SharedDone,
     /// Set while it is not at its shard's positions in every log.
     pub behind: Option<Box<Behind>>,
     /// What the state store has as its place; `None`: nothing yet.
-    pub stored: Option<Progress>,
+    pub stored: Option<Arc<Progress>>,
     /// Bytes of logs that retention has taken before this session looked at them, since the start.
     pub cut_bytes: u64,
     /// Its place may have changed since it was stored.
@@ -134,8 +135,8 @@ impl Session {
             expiry_s,
             subscriptions: Subscriptions::new(),
             window,
-            inbound: BTreeSet::new(),
-            completed: BTreeSet::new(),
+            inbound: RareSet::default(),
+            completed: RareSet::default(),
             shared_done: SharedDone::default(),
             behind: None,
             stored: None,
@@ -267,7 +268,8 @@ mod tests {
     #[test]
     fn completed_deliveries_stay_until_the_stored_place_passed_them() {
         let mut session = Session::new(1, "c".into(), NEVER, Window::new(8));
-        session.completed.extend([at(5), at(15)]);
+        session.completed.insert(at(5));
+        session.completed.insert(at(15));
         let shared = Place::Shared { boot: 1 };
         assert_eq!(session.completed_below(&shared, &[LogOffset(10)]), [at(5)]);
         let own = Place::Own(vec![LogOffset(16)]);

@@ -132,14 +132,14 @@ pub(crate) struct Connection {
     /// Bytes of deliveries that are sent when their packet ids are durable.
     pub(crate) promised: usize,
     /// Bytes that came between CONNECT and CONNACK.
-    pub(crate) stalled: Vec<u8>,
+    pub(crate) stalled: Output,
     /// One and a half times the keep-alive interval; 0: none.
-    pub(crate) keep_alive_ms: u64,
+    pub(crate) keep_alive_ms: u32,
     pub(crate) last_ms: u64,
     /// Which of its keep-alive timers counts.
     pub(crate) armed: u8,
     /// The client's Maximum Packet Size.
-    pub(crate) packet_bytes_max: usize,
+    pub(crate) packet_bytes_max: u32,
     /// The client's Topic Alias Maximum.
     pub(crate) aliases_max: u16,
     /// None as long as neither side has used one.
@@ -180,11 +180,11 @@ impl Connection {
             queued: false,
             backlog: 0,
             promised: 0,
-            stalled: Vec::new(),
+            stalled: Output::EMPTY,
             keep_alive_ms: 0,
             last_ms: now_ms,
             armed: 0,
-            packet_bytes_max: usize::MAX,
+            packet_bytes_max: u32::MAX,
             aliases_max: 0,
             aliases: None,
             is_held: false,

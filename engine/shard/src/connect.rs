@@ -27,7 +27,7 @@ pub(crate) struct Opening {
     /// Asked for; 3.1.1 clients: 0 with clean session, else never.
     pub(crate) expiry_s: u32,
     pub(crate) receive_max: u16,
-    pub(crate) packet_bytes_max: usize,
+    pub(crate) packet_bytes_max: u32,
     /// Topic Alias Maximum; 0: it takes none.
     pub(crate) aliases_max: u16,
     /// Without its session id.
@@ -80,7 +80,7 @@ impl Shard {
         link.client = Some(index);
         link.packet_bytes_max = opening.packet_bytes_max;
         link.aliases_max = opening.aliases_max;
-        link.keep_alive_ms = u64::from(opening.keep_alive_s) * 1_500;
+        link.keep_alive_ms = u32::from(opening.keep_alive_s) * 1_500;
         link.greeting = Some(Box::new(greeting));
         link.rate = PublishRate::new(
             self.config.publishes_per_s,
@@ -90,7 +90,7 @@ impl Shard {
         link.armed += 1;
         let (keep_alive_ms, armed) = (link.keep_alive_ms, link.armed);
         if keep_alive_ms > 0 {
-            let deadline = self.now.monotonic_ms + keep_alive_ms;
+            let deadline = self.now.monotonic_ms + u64::from(keep_alive_ms);
             self.timers
                 .arm(deadline, Timer::KeepAlive(connection, armed));
         }
@@ -300,7 +300,7 @@ impl Shard {
             };
             return used + self.received(self.now, connection, rest, store);
         }
-        link.stalled.extend_from_slice(bytes);
+        link.stalled.own().extend_from_slice(bytes);
         if link.stalled.len() > STALLED_BYTES_MAX + self.config.packet_bytes_max as usize {
             self.fail(connection, ReasonCode::QuotaExceeded);
         } else {
@@ -317,12 +317,12 @@ impl Shard {
         if link.stage != Stage::Open || link.stalled.is_empty() {
             return;
         }
-        let stalled = std::mem::take(&mut link.stalled);
+        let stalled = std::mem::take(&mut link.stalled).into_bytes();
         let used = self.packets(connection, &stalled, store);
         if let (Some(link), Some(rest)) =
             (self.connections.get_mut(&connection), stalled.get(used..))
         {
-            link.stalled = rest.to_vec();
+            link.stalled = rest.to_vec().into();
         }
     }
 

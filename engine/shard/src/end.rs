@@ -133,7 +133,8 @@ impl Shard {
         if client.session.expiry_s != NEVER {
             client.expires_ms = deadline;
             let key = self.key(index);
-            self.timers.arm(deadline, Timer::Expiry(key));
+            self.timers
+                .arm(deadline, Timer::Expiry(key.index, key.session));
         }
     }
 
@@ -230,7 +231,8 @@ impl Shard {
             self.due_wills.push(client_id);
         } else {
             let deadline = self.now.monotonic_ms + u64::from(delay_s) * 1000;
-            self.timers.arm(deadline, Timer::Will(client_id, session));
+            self.timers
+                .arm(deadline, Timer::Will(Box::new((client_id, session))));
         }
     }
 
@@ -293,7 +295,7 @@ impl Shard {
         let limit = match link.stage {
             Stage::Fresh => self.config.connect_timeout_ms,
             Stage::Opening | Stage::Open if link.keep_alive_ms == 0 => return,
-            Stage::Opening | Stage::Open => link.keep_alive_ms,
+            Stage::Opening | Stage::Open => u64::from(link.keep_alive_ms),
         };
         // Of one that is held nothing is read: it need not be silent.
         let last_ms = if link.is_held { now } else { link.last_ms };

@@ -31,6 +31,7 @@ mod client;
 mod clock;
 mod config;
 mod connect;
+mod connections;
 mod counters;
 mod deliver;
 mod end;

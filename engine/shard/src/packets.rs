@@ -329,11 +329,7 @@ fn opening(connect: &Connect<'_>) -> Opening {
         (false, true) => 0,
         (false, false) => NEVER,
     };
-    let packet_bytes_max = properties
-        .maximum_packet_size()
-        .map_or(usize::MAX, |bytes| {
-            usize::try_from(bytes).unwrap_or(usize::MAX)
-        });
+    let packet_bytes_max = properties.maximum_packet_size().unwrap_or(u32::MAX);
     Opening {
         version: connect.version,
         client_id: connect.client_id.to_owned(),

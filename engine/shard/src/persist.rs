@@ -4,12 +4,30 @@
 //! it, the place and the unacknowledged deliveries of every durable session that is not there.
 //! After a crash a position may be earlier than the truth, never later.
 
+use std::sync::Arc;
+
 use engine_session::{Place, Progress};
 
 use crate::client::ClientKey;
 use crate::shard::Shard;
 use crate::state;
 use crate::waits::Wait;
+
+/// The place of all sessions that keep up, which they share.
+pub(crate) fn usual_place(boot: u32) -> Arc<Progress> {
+    Arc::new(Progress {
+        place: Place::Shared { boot },
+        unacked: Vec::new(),
+    })
+}
+
+fn share(progress: Progress, usual: &Arc<Progress>) -> Arc<Progress> {
+    if progress == **usual {
+        Arc::clone(usual)
+    } else {
+        Arc::new(progress)
+    }
+}
 
 impl Shard {
     pub(crate) fn wants_positions(&self) -> bool {
@@ -41,6 +59,7 @@ impl Shard {
     ) {
         let boot = self.config.boot;
         let positions = self.positions.clone();
+        let usual = Arc::clone(&self.usual_place);
         let Some(client) = self.client(key) else {
             return;
         };
@@ -51,9 +70,9 @@ impl Shard {
         let done = session.completed_below(&progress.place, stored);
         let moving = online && (!session.window.is_empty() || session.behind.is_some());
         let busy = moving || session.completed.len() > done.len();
-        let change = (session.stored.as_ref() != Some(&progress)).then(|| {
+        let change = (session.stored.as_deref() != Some(&progress)).then(|| {
             let change = state::progress(session.id, &progress);
-            session.stored = Some(progress);
+            session.stored = Some(share(progress, &usual));
             change
         });
         self.changes.extend(change);
@@ -67,16 +86,9 @@ impl Shard {
 
     /// A session that shares its shard's positions from now on: nothing to catch up.
     pub(crate) fn store_shared_place(&mut self, index: u32) {
-        let place = Place::Shared {
-            boot: self.config.boot,
-        };
-        let progress = Progress {
-            place,
-            unacked: Vec::new(),
-        };
         let session = &mut self.clients[index].session;
-        let change = state::progress(session.id, &progress);
-        session.stored = Some(progress);
+        let change = state::progress(session.id, &self.usual_place);
+        session.stored = Some(Arc::clone(&self.usual_place));
         self.change(change);
     }
 
@@ -87,7 +99,7 @@ impl Shard {
         if session.is_durable() {
             let progress = session.progress(self.config.boot, &positions, &positions);
             let change = state::progress(session.id, &progress);
-            session.stored = Some(progress);
+            session.stored = Some(share(progress, &self.usual_place));
             self.change(change);
         }
     }
@@ -103,9 +115,9 @@ impl Shard {
             .map_or_else(|| positions.clone(), |behind| behind.cursors(&positions));
         session.behind = Some(Box::new(engine_session::Behind::at(&cursors)));
         let progress = session.progress(boot, &positions, &positions);
-        if session.stored.as_ref() != Some(&progress) {
+        if session.stored.as_deref() != Some(&progress) {
             let change = state::progress(session.id, &progress);
-            session.stored = Some(progress);
+            session.stored = Some(share(progress, &self.usual_place));
             self.change(change);
         }
         if !self.clients[index].session.completed.is_empty() {

@@ -23,9 +23,18 @@ impl ShardId {
     }
 }
 
-/// A client connection, named by whoever drives the machine; never used twice in a boot.
+/// A client connection, named by whoever drives the machine; never used twice in a boot. No two
+/// that are there at one time have the same low 28 bits, which are small numbers: a table has as
+/// many places.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConnectionId(pub u64);
+
+impl ConnectionId {
+    /// Its place in a table.
+    pub(crate) const fn place(self) -> usize {
+        (self.0 & 0xFFF_FFFF) as usize
+    }
+}
 
 /// Names one queue in every log.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -44,7 +44,9 @@ impl Shard {
         }
         let own = link.output.own();
         let before = own.len();
-        if packet.encode(link.version, own).is_err() || own.len() - before > link.packet_bytes_max {
+        if packet.encode(link.version, own).is_err()
+            || own.len() - before > link.packet_bytes_max as usize
+        {
             own.truncate(before);
         }
         self.queue_transmit(connection);
@@ -130,7 +132,12 @@ impl Shard {
         }
         let is_large = body.payload.len() >= self.config.shared_payload_min;
         let block = body.block.filter(|_| is_large);
-        if !append_publish(&parts, block, link.packet_bytes_max, &mut link.output) {
+        if !append_publish(
+            &parts,
+            block,
+            link.packet_bytes_max as usize,
+            &mut link.output,
+        ) {
             if let Some(aliases) = &mut link.aliases {
                 aliases.not_sent(naming);
             }

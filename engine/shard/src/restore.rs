@@ -192,7 +192,7 @@ impl Shard {
                     self.interest.add(&filter.into(), need);
                 }
             }
-            Table::Progress => session.stored = Some(Progress::decode(value)?),
+            Table::Progress => session.stored = Some(Arc::new(Progress::decode(value)?)),
             Table::Outbound => match state::read_outbound(rest, value)? {
                 Outbound::Complete(at) => {
                     session.completed.insert(at);
@@ -222,7 +222,8 @@ impl Shard {
             None => Vec::new(),
         };
         cursors.resize(logs, LogOffset::ZERO);
-        for delivery in stored.map(|progress| progress.unacked).unwrap_or_default() {
+        let unacked = stored.iter().flat_map(|progress| &progress.unacked);
+        for delivery in unacked.cloned() {
             session.window.restore(delivery);
         }
         session.behind = Some(Box::new(Behind::at(&cursors)));
@@ -275,8 +276,10 @@ impl Shard {
         let client_id: Arc<str> = client_id.into();
         let delay_s = will.delay_s.max(self.config.will_delay_after_crash_s);
         let deadline = self.now.monotonic_ms + u64::from(delay_s) * 1000;
-        self.timers
-            .arm(deadline, Timer::Will(Arc::clone(&client_id), will.session));
+        self.timers.arm(
+            deadline,
+            Timer::Will(Box::new((Arc::clone(&client_id), will.session))),
+        );
         self.wills.insert(client_id, will);
     }
 

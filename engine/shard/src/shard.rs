@@ -13,6 +13,7 @@ use crate::barrier::Barriers;
 use crate::client::{Client, ClientKey, Connection, Stage};
 use crate::clock::{Clock, STAMP_COUNT_BITS};
 use crate::config::ShardConfig;
+use crate::connections::Connections;
 use crate::counters::Counters;
 use crate::interest::Interest;
 use crate::lanes::{Lane, Ring};
@@ -42,9 +43,9 @@ pub(crate) enum Timer {
     /// The connection must have sent something.
     KeepAlive(ConnectionId, u8),
     /// The will of an ended connection, by client id and session.
-    Will(Arc<str>, u64),
-    /// A session may have expired.
-    Expiry(ClientKey),
+    Will(Box<(Arc<str>, u64)>),
+    /// A session, by index and id, may have expired.
+    Expiry(u32, u64),
     /// A connection that waits for the end after DISCONNECT.
     Farewell(ConnectionId),
 }
@@ -60,7 +61,7 @@ pub struct Shard {
     pub(crate) routes: RouteCache,
     pub(crate) interest: Interest,
     pub(crate) barriers: Barriers,
-    pub(crate) connections: HashMap<ConnectionId, Connection, FixedState>,
+    pub(crate) connections: Connections,
     pub(crate) transmits: VecDeque<ConnectionId>,
     pub(crate) closing: VecDeque<Transmit>,
     /// Connections after DISCONNECT, with their last bytes, that stay open until it is durable
@@ -80,6 +81,8 @@ pub struct Shard {
     pub(crate) positions: Vec<LogOffset>,
     /// The positions of the last positions record: the next record stores these.
     pub(crate) earlier_positions: Vec<LogOffset>,
+    /// Where sessions that keep up stand.
+    pub(crate) usual_place: Arc<engine_session::Progress>,
     pub(crate) next_positions_ms: u64,
     pub(crate) next_tell_ms: u64,
     /// By log: behind the last QoS 0 event that was handled.
@@ -150,7 +153,7 @@ impl Shard {
             routes: RouteCache::new(seed),
             interest: Interest::new(config.shard, seed),
             barriers: Barriers::new(logs),
-            connections: HashMap::with_hasher(state.clone()),
+            connections: Connections::default(),
             transmits: VecDeque::new(),
             closing: VecDeque::new(),
             leaving: BTreeMap::new(),
@@ -165,6 +168,7 @@ impl Shard {
             rings: (0..logs).map(|_| Ring::new(LogOffset::ZERO)).collect(),
             positions: zero.clone(),
             earlier_positions: zero.clone(),
+            usual_place: crate::persist::usual_place(config.boot),
             next_positions_ms: now.monotonic_ms + config.positions_interval_ms,
             next_tell_ms: u64::MAX,
             handled_qos0: zero,
@@ -316,8 +320,10 @@ impl Shard {
         for timer in fired {
             match timer {
                 Timer::KeepAlive(connection, armed) => self.check_keep_alive(connection, armed),
-                Timer::Will(client_id, session) => self.check_will(&client_id, session),
-                Timer::Expiry(key) => self.check_expiry(key, store),
+                Timer::Will(will) => self.check_will(&will.0, will.1),
+                Timer::Expiry(index, session) => {
+                    self.check_expiry(ClientKey { index, session }, store);
+                }
                 Timer::Farewell(connection) => self.end_farewell(connection),
             }
         }

@@ -18,6 +18,8 @@ const MESSAGE_EXPIRIES_S: [u32; 4] = [2, 60, 600, 3_600];
 const EARLIER_MS: u64 = 30_000;
 /// Hours that pass at once, at least and at most.
 const IDLE_HOURS: [u64; 2] = [2, 5];
+/// Or so long, in which no session expires, milliseconds.
+const PAUSE_MS: u64 = 80_000;
 /// Rounds of the node before and after them.
 const ROUNDS: u32 = 12;
 
@@ -138,7 +140,11 @@ impl World {
         let away: Vec<usize> = away.map(|(number, _)| *number).collect();
         let crashes = self.crashes();
         let [least, most] = IDLE_HOURS;
-        let hours_ms = 3_600_000 * (least + self.rng.below(most - least));
+        let hours_ms = if self.rng.chance(1, 3) {
+            PAUSE_MS
+        } else {
+            3_600_000 * (least + self.rng.below(most - least))
+        };
         self.trace
             .add(self.step(), format_args!("{hours_ms} ms pass"));
         self.now_ms += hours_ms;
