@@ -313,6 +313,22 @@ impl Node {
         command
     }
 
+    /// No message goes because the disk is full of other things, unless a test asks for that.
+    fn disk_arguments(&self) -> &'static [&'static str] {
+        let asks = |argument: &String| argument.starts_with("--disk-");
+        if self.arguments.iter().any(asks) {
+            return &[];
+        }
+        &[
+            "--disk-clean-percent",
+            "98",
+            "--disk-force-percent",
+            "99",
+            "--disk-refuse-percent",
+            "100",
+        ]
+    }
+
     fn corelane(&self) -> Command {
         let mut command = match self.launcher.split_first() {
             None => Command::new(corelane()),
@@ -324,6 +340,7 @@ impl Node {
         };
         command
             .arg("serve")
+            .args(self.disk_arguments())
             .arg("--data")
             .arg(self.data())
             .args(Transport::chosen().listen(self.address()))

@@ -141,6 +141,9 @@ fn a_disk_that_fills_up_loses_the_oldest_and_goes_on() {
     let page = format!("127.0.0.1:{metrics}");
     let segments = SEGMENT_BYTES.to_string();
     let mut node = Node::stopped(1, &["--metrics", &page, "--segment-bytes", &segments]);
+    node.add_argument("--disk-clean-percent=75");
+    node.add_argument("--disk-force-percent=85");
+    node.add_argument("--disk-refuse-percent=90");
     node.set_data(disk.path().join("data"));
     node.run();
     let mut pressure = Pressure::new("full/all", &node);

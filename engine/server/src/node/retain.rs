@@ -120,6 +120,8 @@ pub(super) struct Retention {
     next_look_ms: u64,
     /// Where the log ended at the last look.
     looked_at: storage_log::LogOffset,
+    /// Of the disk, at the last look.
+    disk_bytes: u64,
     /// When the store was opened: segments whose age is not known count as this old.
     opened_ms: u64,
     last_token: u64,
@@ -127,6 +129,12 @@ pub(super) struct Retention {
     pub(super) dead_names: Vec<Vec<u8>>,
     pub(super) refuses: bool,
     pub(super) counters: RetentionCounters,
+}
+
+/// Whether a log is among what fills a disk: it takes half a percent of it or more. Messages of a
+/// smaller one are not worth the room that they would give.
+const fn fills(log_bytes: u64, disk_bytes: u64) -> bool {
+    log_bytes >= disk_bytes / 200
 }
 
 impl Retention {
@@ -138,6 +146,7 @@ impl Retention {
             next_check_ms: 0,
             next_look_ms: 0,
             looked_at: storage_log::LogOffset(0),
+            disk_bytes: 0,
             opened_ms,
             last_token: 0,
             carried_bytes: 0,
@@ -292,8 +301,10 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             return Ok(());
         }
         let options = self.retention.options;
-        let percent = self.log.disk().space().map_err(CoreError::Read)?.percent();
+        let space = self.log.disk().space().map_err(CoreError::Read)?;
+        let percent = space.percent();
         let retention = &mut self.retention;
+        retention.disk_bytes = space.total_bytes;
         (retention.looked_at, retention.next_look_ms) =
             (appended, now.monotonic_ms() + options.check_ms);
         retention.counters.disk_percent = u64::from(percent);
@@ -331,9 +342,9 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             let is_old = options.age_ms.is_some_and(|most| age_ms > most);
             let is_over = options.bytes.is_some_and(|most| left > most);
             let taken = plan.map_or(0, |plan| plan.segments);
-            let is_pressed = (percent >= options.force_percent
-                && taken < SEGMENTS_PER_PRESSED_MOVE)
-                || (percent >= options.clean_percent && taken == 0);
+            let is_pressed = fills(left, self.retention.disk_bytes)
+                && ((percent >= options.force_percent && taken < SEGMENTS_PER_PRESSED_MOVE)
+                    || (percent >= options.clean_percent && taken == 0));
             if next.base > limit || !(is_old || is_over || is_pressed) {
                 break;
             }
@@ -424,5 +435,18 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         if !changes.is_empty() {
             self.append_state(&changes, &changes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fills;
+
+    #[test]
+    fn a_log_that_hardly_takes_room_is_left_alone_on_a_full_disk() {
+        let gib = 1 << 30;
+        assert!(!fills(gib, 1000 * gib) && fills(5 * gib, 1000 * gib));
+        // A small disk is filled by whatever is there.
+        assert!(fills(8 << 20, 384 << 20));
     }
 }
