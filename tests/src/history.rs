@@ -375,6 +375,12 @@ impl History {
         retained.map(|one| one.topic.as_str()).collect()
     }
 
+    /// How many messages have arrived.
+    #[must_use]
+    pub fn deliveries(&self) -> u64 {
+        self.sessions.values().map(Session::deliveries).sum()
+    }
+
     /// How much has happened.
     #[must_use]
     pub fn totals(&self) -> Totals {
@@ -385,11 +391,7 @@ impl History {
                 .values()
                 .filter(|one| one.acknowledged_ms.is_some())
                 .count() as u64,
-            delivered: self
-                .sessions
-                .values()
-                .map(|session| session.deliveries())
-                .sum(),
+            delivered: self.deliveries(),
             acknowledged_qos_2: self
                 .publications
                 .values()
