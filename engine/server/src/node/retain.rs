@@ -26,7 +26,7 @@ use super::turn::ShardCore;
 pub(super) const SECTION_BYTES: usize = 64 << 10;
 
 /// Segments that one move takes, at most.
-const SEGMENTS_PER_MOVE: usize = 16;
+const SEGMENTS_PER_MOVE: u64 = 16;
 
 /// Segments that one move takes, at most, when the disk is full enough: each gives room soon.
 const SEGMENTS_PER_PRESSED_MOVE: u64 = 2;
@@ -135,6 +135,16 @@ pub(super) struct Retention {
 /// smaller one are not worth the room that they would give.
 const fn fills(log_bytes: u64, disk_bytes: u64) -> bool {
     log_bytes >= disk_bytes / 200
+}
+
+/// Milliseconds from a decision to the next. Where a move takes all that it may, more can be due:
+/// a log that grows faster than a move a second would never be cut to its bound.
+const fn wait_ms(taken: u64, check_ms: u64) -> u64 {
+    if taken < SEGMENTS_PER_MOVE {
+        check_ms
+    } else {
+        0
+    }
 }
 
 impl Retention {
@@ -324,15 +334,15 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         }
         let options = self.retention.options;
         let percent = u8::try_from(self.retention.counters.disk_percent).unwrap_or(u8::MAX);
-        self.retention.next_check_ms = now.monotonic_ms() + options.check_ms;
         if self.log.is_retiring() {
+            self.retention.next_check_ms = now.monotonic_ms() + options.check_ms;
             return Ok(None);
         }
         let limit = self.log.retirable();
         let segments: Vec<_> = self.log.segments().collect();
         let mut left: u64 = segments.iter().map(|segment| segment.size).sum();
         let mut plan: Option<Plan> = None;
-        for pair in segments.windows(2).take(SEGMENTS_PER_MOVE) {
+        for pair in segments.windows(2) {
             let [segment, next] = pair else { break };
             let newest_ms = match segment.newest_stamp >> 16 {
                 0 => self.retention.opened_ms,
@@ -345,7 +355,8 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             let is_pressed = fills(left, self.retention.disk_bytes)
                 && ((percent >= options.force_percent && taken < SEGMENTS_PER_PRESSED_MOVE)
                     || (percent >= options.clean_percent && taken == 0));
-            if next.base > limit || !(is_old || is_over || is_pressed) {
+            if taken == SEGMENTS_PER_MOVE || next.base > limit || !(is_old || is_over || is_pressed)
+            {
                 break;
             }
             left -= segment.size;
@@ -359,6 +370,8 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                 newest_stamp: so_far.2.max(segment.newest_stamp),
             });
         }
+        let taken = plan.map_or(0, |plan| plan.segments);
+        self.retention.next_check_ms = now.monotonic_ms() + wait_ms(taken, options.check_ms);
         Ok(plan)
     }
 
@@ -440,7 +453,13 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
 
 #[cfg(test)]
 mod tests {
-    use super::fills;
+    use super::{SEGMENTS_PER_MOVE, fills, wait_ms};
+
+    #[test]
+    fn a_move_that_took_all_it_may_is_followed_by_another() {
+        assert_eq!(wait_ms(SEGMENTS_PER_MOVE, 1_000), 0);
+        assert_eq!(wait_ms(SEGMENTS_PER_MOVE - 1, 1_000), 1_000);
+    }
 
     #[test]
     fn a_log_that_hardly_takes_room_is_left_alone_on_a_full_disk() {
