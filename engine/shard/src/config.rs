@@ -6,6 +6,7 @@ use crate::group::Strategy;
 use crate::limits::ClientLimits;
 use crate::port::ShardId;
 use crate::redirect::Redirect;
+use crate::rewrite::Rewrites;
 use crate::rules::Rules;
 
 /// Bytes of a topic name or filter, at most. MQTT allows 65,535, a key of the state store has as
@@ -89,6 +90,8 @@ pub struct ShardConfig {
     pub redirect: Option<Redirect>,
     /// Who may publish and subscribe to what; `None`: everybody to everything.
     pub rules: Option<Arc<Rules>>,
+    /// What topics and filters become; `None`: they stay.
+    pub rewrites: Option<Arc<Rewrites>>,
     /// QoS 0 publications are stored too (for consumers other than MQTT).
     pub store_qos0: bool,
 }
@@ -132,6 +135,7 @@ impl ShardConfig {
             share_strategy: Strategy::RoundRobin,
             redirect: None,
             rules: None,
+            rewrites: None,
             store_qos0: false,
         }
     }

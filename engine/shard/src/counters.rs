@@ -90,6 +90,10 @@ counters! {
     Counter refused,
     /// Publications, subscriptions and wills that the rules deny.
     Counter denied,
+    /// Topics, filters and wills that became others.
+    Counter rewritten,
+    /// Topics, filters and wills for which a rule of rewriting has no valid name.
+    Counter rewrites_refused,
     /// Times that a connection stopped in front of a publication because the store had no room.
     Counter held,
     /// Lanes that collapsed because a peer's mesh ring was full.

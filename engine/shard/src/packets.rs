@@ -39,11 +39,15 @@ impl Shard {
         match decode(bytes, Version::V5, &self.limits(), Direction::FromClient) {
             Ok(Decoded::NeedMore { .. }) => 0,
             Ok(Decoded::Packet {
-                packet: Packet::Connect(connect),
+                packet: Packet::Connect(mut connect),
                 len,
             }) => {
                 if self.redirected(connection, connect.version) {
                     return len;
+                }
+                let will_topic = self.rewritten_will(connection, &connect);
+                if let (Some(will), Some(topic)) = (&mut connect.will, &will_topic) {
+                    will.topic = topic;
                 }
                 match self.refusal(connection, &connect) {
                     Some(reason) => self.reject(connection, connect.version, reason),
@@ -171,7 +175,16 @@ impl Shard {
             }
         };
         let topic = topic.as_deref().unwrap_or(publish.topic);
-        if !self.may(connection, Action::Publish, topic) && self.deny(index, connection, publish) {
+        let rewritten = self.rewritten_topic(connection, topic);
+        let topic = match &rewritten {
+            Ok(Some(other)) => other.as_str(),
+            Ok(None) | Err(_) => topic,
+        };
+        let may = rewritten.is_err() || self.may(connection, Action::Publish, topic);
+        let denial = (!may).then_some(ReasonCode::NotAuthorized);
+        if let Some(reason) = rewritten.as_ref().err().copied().or(denial)
+            && self.deny(index, connection, publish, reason)
+        {
             return;
         }
         let mut properties = Vec::new();
@@ -235,16 +248,20 @@ impl Shard {
         let mut filters = Vec::new();
         for one in subscribe.filters.iter() {
             let admitted = replay.is_none() || Wish::admits(one.filter, one.options.qos);
-            let wanted = match Filter::parse(one.filter) {
+            let rewritten = self.rewritten_filter(connection, one.filter);
+            let text = rewritten.as_ref().ok().and_then(Option::as_deref);
+            let text = text.unwrap_or(one.filter);
+            let wanted = match Filter::parse(text) {
+                _ if rewritten.is_err() => Err(ReasonCode::TopicFilterInvalid),
                 Err(_) => Err(ReasonCode::TopicFilterInvalid),
-                Ok(_) if !self.is_short(one.filter) => Err(ReasonCode::TopicFilterInvalid),
+                Ok(_) if !self.is_short(text) => Err(ReasonCode::TopicFilterInvalid),
                 Ok(filter) if !self.may(connection, Action::Subscribe, filter.text) => {
                     Err(ReasonCode::NotAuthorized)
                 }
                 Ok(_) if wish.is_err() || !admitted => Err(ReasonCode::ImplementationSpecificError),
                 Ok(_) if busy => Err(ReasonCode::QuotaExceeded),
                 Ok(_) => Ok(Wanted {
-                    filter: one.filter.into(),
+                    filter: text.into(),
                     qos: one.options.qos,
                     no_local: one.options.no_local,
                     retain_as_published: one.options.retain_as_published,
@@ -293,12 +310,12 @@ impl Shard {
     }
 
     /// Whether something can be published to this name, here.
-    fn is_topic_name(&self, text: &str) -> bool {
+    pub(crate) fn is_topic_name(&self, text: &str) -> bool {
         self.is_short(text) && TopicName::parse(text).is_ok()
     }
 
     /// Whether a name or filter has no more bytes and levels than this node takes.
-    fn is_short(&self, text: &str) -> bool {
+    pub(crate) fn is_short(&self, text: &str) -> bool {
         let levels = 1 + text.bytes().filter(|byte| *byte == b'/').count();
         text.len() <= usize::from(self.config.topic_bytes_max)
             && levels <= usize::from(self.config.topic_levels_max)

@@ -80,14 +80,15 @@ impl Shard {
         }
     }
 
-    /// Answers a publication that the rules deny: a QoS 0 one is dropped, others are refused with
-    /// 0x87, and clients that cannot be told are closed [MQTT-3.3.5-2 of 3.1.1]. `false`: it has
-    /// been received before and goes on.
+    /// Answers a publication that the rules deny, or for which they have no topic: a QoS 0 one is
+    /// dropped, others are refused with `reason`, and clients that cannot be told are closed
+    /// [MQTT-3.3.5-2 of 3.1.1]. `false`: it has been received before and goes on.
     pub(crate) fn deny(
         &mut self,
         index: u32,
         connection: ConnectionId,
         publish: &Publish<'_>,
+        reason: ReasonCode,
     ) -> bool {
         let packet_id = publish.packet_id.map_or(0, engine_mqtt::PacketId::number);
         let ack = match publish.qos {
@@ -99,9 +100,9 @@ impl Shard {
             QoS::ExactlyOnce => OutAck::PubRec,
         };
         if self.version_of(connection).has_properties() {
-            self.send_ack(connection, ack, packet_id, ReasonCode::NotAuthorized);
+            self.send_ack(connection, ack, packet_id, reason);
         } else {
-            self.fail(connection, ReasonCode::NotAuthorized);
+            self.fail(connection, reason);
         }
         true
     }

@@ -68,14 +68,14 @@ fn number(address: IpAddr) -> u128 {
 
 /// A piece of a level of a rule's topics.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Piece {
+pub(crate) enum Piece {
     Text(Box<str>),
     User,
     Client,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Level {
+pub(crate) enum Level {
     /// `+`.
     One,
     /// `#`, at the end.
@@ -85,7 +85,7 @@ enum Level {
 
 /// A filter with places for names.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Pattern(Vec<Level>);
+pub struct Pattern(pub(crate) Vec<Level>);
 
 impl Pattern {
     /// Reads it; `None` when it is no filter, or that of a shared subscription.
@@ -100,6 +100,15 @@ impl Pattern {
             });
             Self(levels.collect())
         })
+    }
+
+    /// Whether the user's name has a place in it.
+    pub(crate) fn names_users(&self) -> bool {
+        let names = |level: &Level| match level {
+            Level::One | Level::Rest => false,
+            Level::Pieces(pieces) => pieces.contains(&Piece::User),
+        };
+        self.0.iter().any(names)
     }
 
     /// Whether it matches everything that `filter` matches.
@@ -167,7 +176,7 @@ pub struct Who<'a> {
 
 impl Who<'_> {
     /// Whether a level of a topic is these pieces.
-    fn is_named(&self, pieces: &[Piece], level: &str) -> bool {
+    pub(crate) fn is_named(&self, pieces: &[Piece], level: &str) -> bool {
         let mut rest = level;
         for piece in pieces {
             let text = match piece {
@@ -240,7 +249,7 @@ impl Rules {
     }
 }
 
-/// What rules ask of a connection; kept where there are rules.
+/// What rules ask of a connection; kept where they ask.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Identity {
     user: Option<Box<str>>,
@@ -271,18 +280,19 @@ impl Shard {
         connection: ConnectionId,
         connect: &Connect<'_>,
     ) -> Option<ReasonCode> {
-        let rules = self.config.rules.as_deref()?;
+        if !self.asks_for_users() {
+            return None;
+        }
+        let user: Option<Box<str>> = self.user_of(connection, connect).map(Into::into);
         let link = self.connections.get_mut(&connection)?;
-        let proved = link.authentication.as_deref();
-        let proved = proved.map(|own| own.admission.user.as_ref());
-        let user = proved.or(connect.user_name);
         let identity = link.identity.get_or_insert_default();
-        identity.user = user.map(Into::into);
+        identity.user = user;
         let who = Who {
-            user,
+            user: identity.user.as_deref(),
             client: connect.client_id,
             address: identity.address,
         };
+        let rules = self.config.rules.as_deref()?;
         let will = connect.will.as_ref()?;
         let is_denied = !rules.allow(&who, Action::Publish, will.topic);
         self.counters.denied += u64::from(is_denied);
@@ -294,19 +304,42 @@ impl Shard {
         let Some(rules) = self.config.rules.as_deref() else {
             return true;
         };
-        let Some(link) = self.connections.get(&connection) else {
+        let Some(who) = self.who(connection) else {
             return false;
-        };
-        let client = link.client.and_then(|index| self.clients.get(index));
-        let identity = link.identity.as_deref();
-        let who = Who {
-            user: identity.and_then(|own| own.user.as_deref()),
-            client: client.map_or("", |client| client.session.client_id.as_ref()),
-            address: identity.and_then(|own| own.address),
         };
         let may = rules.allow(&who, action, filter);
         self.counters.denied += u64::from(!may);
         may
+    }
+
+    /// Who is behind a connection with a session; the user as far as somebody asks.
+    pub(crate) fn who(&self, connection: ConnectionId) -> Option<Who<'_>> {
+        let link = self.connections.get(&connection)?;
+        let client = link.client.and_then(|index| self.clients.get(index));
+        let identity = link.identity.as_deref();
+        Some(Who {
+            user: identity.and_then(|own| own.user.as_deref()),
+            client: client.map_or("", |client| client.session.client_id.as_ref()),
+            address: identity.and_then(|own| own.address),
+        })
+    }
+
+    /// Who connects: the user that was proved, or the one that CONNECT names.
+    pub(crate) fn user_of<'a>(
+        &'a self,
+        connection: ConnectionId,
+        connect: &Connect<'a>,
+    ) -> Option<&'a str> {
+        let link = self.connections.get(&connection)?;
+        let proved = link.authentication.as_deref();
+        let proved = proved.map(|own| own.admission.user.as_ref());
+        proved.or(connect.user_name)
+    }
+
+    /// Whether a connection's user has to be known later.
+    fn asks_for_users(&self) -> bool {
+        let rewrites = self.config.rewrites.as_deref();
+        self.config.rules.is_some() || rewrites.is_some_and(|rewrites| rewrites.name_users)
     }
 }
 

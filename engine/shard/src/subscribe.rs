@@ -295,14 +295,7 @@ impl Shard {
     ) {
         let mut reasons = Vec::with_capacity(filters.len());
         for filter in filters {
-            let cancelled = self.cancel_requests(index, Some(filter));
-            let removed = self.unsubscribe(index, filter);
-            let known = cancelled || removed;
-            reasons.push(if known {
-                ReasonCode::Success
-            } else {
-                ReasonCode::NoSubscriptionExisted
-            });
+            reasons.push(self.end_named(index, connection, filter));
         }
         if let Some(link) = self.connections.get_mut(&connection) {
             link.subscribing += 1;
@@ -312,6 +305,22 @@ impl Shard {
         } else {
             self.send_unsuback(connection, packet_id, &reasons);
         }
+    }
+
+    /// Ends the subscription that a filter of UNSUBSCRIBE names: the one that it is rewritten to,
+    /// or one with its own name, from a time without that rule.
+    fn end_named(&mut self, index: u32, connection: ConnectionId, filter: &str) -> ReasonCode {
+        let rewritten = self.rewritten_filter(connection, filter);
+        let other = rewritten.as_ref().ok().and_then(Option::as_deref);
+        for name in other.into_iter().chain([filter]) {
+            let cancelled = self.cancel_requests(index, Some(name));
+            let removed = self.unsubscribe(index, name);
+            if cancelled || removed {
+                return ReasonCode::Success;
+            }
+        }
+        let invalid = rewritten.err();
+        invalid.unwrap_or(ReasonCode::NoSubscriptionExisted)
     }
 
     fn unsubscribe(&mut self, index: u32, filter: &str) -> bool {

@@ -16,6 +16,7 @@ mod names;
 mod net;
 mod random;
 mod replay;
+mod rewrite;
 mod sessions;
 mod shared;
 mod shared_random;

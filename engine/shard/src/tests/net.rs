@@ -94,6 +94,7 @@ pub(super) struct Options {
     pub(super) keep_alive: u16,
     pub(super) will: Option<(&'static str, &'static str, u32)>,
     pub(super) will_qos: QoS,
+    pub(super) user: Option<&'static str>,
 }
 
 pub(super) const CLEAN: Options = Options {
@@ -104,6 +105,7 @@ pub(super) const CLEAN: Options = Options {
     keep_alive: 0,
     will: None,
     will_qos: QoS::AtLeastOnce,
+    user: None,
 };
 pub(super) const DURABLE: Options = Options {
     clean: false,
@@ -246,7 +248,7 @@ impl Net {
                 keep_alive: options.keep_alive,
                 client_id: id,
                 will,
-                user_name: None,
+                user_name: options.user,
                 password: None,
                 properties,
             }),
