@@ -172,6 +172,7 @@ impl Serve {
             disk_refuse_percent: self.disk_refuse_percent,
             limits: None,
             redirect: None,
+            rewrite: None,
         }
     }
 }

@@ -12,6 +12,7 @@
 //! | `crash` | the real process killed, stopped, short of disk or descriptors, on damaged files |
 //! | `hostile` | clients that mean harm get their answer, and harm nobody else |
 //! | `regressions` | faults that users of other brokers have reported |
+//! | `rewrite` | topics and filters that become others |
 //! | `rules` | who may publish and subscribe to what |
 //! | `shards` | every pair of shards carries messages, connections spread evenly |
 //! | `startup` | what the process says when it cannot start, and how it stops |
@@ -50,6 +51,8 @@ mod interop;
 mod node;
 #[cfg(test)]
 mod regressions;
+#[cfg(test)]
+mod rewrite;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]

@@ -72,13 +72,24 @@ struct RuleText {
     topics: Option<Vec<String>>,
 }
 
-#[derive(Clone, Copy, Default, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum ActionText {
+pub(crate) enum ActionText {
     Publish,
     Subscribe,
     #[default]
     All,
+}
+
+impl ActionText {
+    /// `None`: all.
+    pub(crate) const fn action(self) -> Option<Action> {
+        match self {
+            Self::Publish => Some(Action::Publish),
+            Self::Subscribe => Some(Action::Subscribe),
+            Self::All => None,
+        }
+    }
 }
 
 /// Reads a file of rules.
@@ -119,11 +130,7 @@ fn rule(text: RuleText, number: usize) -> Result<Rule, AclError> {
         user: text.user,
         client: text.client,
         address: address.transpose()?,
-        action: match text.action {
-            ActionText::Publish => Some(Action::Publish),
-            ActionText::Subscribe => Some(Action::Subscribe),
-            ActionText::All => None,
-        },
+        action: text.action.action(),
         topics,
     })
 }

@@ -7,13 +7,15 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use engine_shard::{ClientLimits, Redirect, Rules, Strategy};
+use engine_shard::{ClientLimits, Redirect, Rewrites, Rules, Strategy};
 use serde::Deserialize;
 
 use crate::acl::{self, AclError};
 use crate::limits::{LimitError, LimitSettings};
 use crate::redirect::{RedirectError, RedirectSettings};
+use crate::rewrite::{self, RewriteSettings, RewritesError};
 use crate::transport::{ClientCertificate, ServerTls, TlsError, TlsFiles};
 use crate::url::{ListenUrl, UrlError};
 use crate::users::{Users, UsersError};
@@ -192,6 +194,8 @@ pub struct Settings {
     pub limits: Option<LimitSettings>,
     /// Where clients are sent instead of being served; in the file only.
     pub redirect: Option<RedirectSettings>,
+    /// What topics and filters become; in the file only.
+    pub rewrite: Option<Vec<RewriteSettings>>,
 }
 
 fn strategy<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Strategy>, D::Error> {
@@ -234,6 +238,7 @@ impl Settings {
             disk_refuse_percent: self.disk_refuse_percent.or(base.disk_refuse_percent),
             limits: self.limits.or(base.limits),
             redirect: self.redirect.or(base.redirect),
+            rewrite: self.rewrite.or(base.rewrite),
         }
     }
 
@@ -290,6 +295,7 @@ impl Settings {
             },
             limits: defaults.limits,
             redirect: None,
+            rewrites: rewrite::finish(self.rewrite).map_err(ConfigError::Rewrites)?,
         };
         config.check()?;
         config.limits = limits
@@ -338,6 +344,8 @@ pub struct Config {
     pub limits: ClientLimits,
     /// Where clients are sent instead of being served.
     pub redirect: Option<Redirect>,
+    /// What topics and filters become; none by default: they stay.
+    pub rewrites: Option<Arc<Rewrites>>,
 }
 
 impl Default for Config {
@@ -357,6 +365,7 @@ impl Default for Config {
             retention: Retention::default(),
             limits: ClientLimits::default(),
             redirect: None,
+            rewrites: None,
         }
     }
 }
@@ -453,6 +462,8 @@ pub enum ConfigError {
     Limit(LimitError),
     /// Clients cannot be sent there.
     Redirect(RedirectError),
+    /// Topics cannot be rewritten so.
+    Rewrites(RewritesError),
     /// The list of listeners is empty.
     NoListener,
     /// An address and why its host could not be resolved.
@@ -482,6 +493,7 @@ impl fmt::Display for ConfigError {
             Self::Toml(text) => write!(f, "configuration file: {}", text.trim_end()),
             Self::Url(error) => error.fmt(f),
             Self::Redirect(error) => error.fmt(f),
+            Self::Rewrites(error) => error.fmt(f),
             Self::Durability(text) => write!(
                 f,
                 "durability \"{text}\" must be commit, interval:MS (1 to {INTERVAL_MS_MAX} ms) \

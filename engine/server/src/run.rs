@@ -265,6 +265,7 @@ fn options(config: &Config, shards: u8) -> NodeOptions {
         reserve_bytes: RESERVE_BYTES,
         share_strategy: config.share_strategy,
         redirect: config.redirect.clone(),
+        rewrites: config.rewrites.clone(),
         retention,
         clients: config.limits,
         ..NodeOptions::new(shards, seed)

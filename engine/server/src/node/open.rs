@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use engine_shard::{
-    ClientLimits, LogOffset, Message, QueueId, Redirect, Rules, Shard, ShardConfig, ShardId,
-    Strategy, Table, home_shard, read_retained, retained_change,
+    ClientLimits, LogOffset, Message, QueueId, Redirect, Rewrites, Rules, Shard, ShardConfig,
+    ShardId, Strategy, Table, home_shard, read_retained, retained_change,
 };
 use engine_topic::Writer;
 use foldhash::fast::FixedState;
@@ -50,6 +50,8 @@ pub struct NodeOptions {
     pub redirect: Option<Redirect>,
     /// Who may publish and subscribe to what; `None`: everybody to everything.
     pub rules: Option<Arc<Rules>>,
+    /// What topics and filters become; `None`: they stay.
+    pub rewrites: Option<Arc<Rewrites>>,
     /// Randomness, used when the directory is made and mixed into every start.
     pub seed: u64,
     /// Changes a shard's settings from their defaults.
@@ -74,6 +76,7 @@ impl NodeOptions {
             share_strategy: Strategy::default(),
             redirect: None,
             rules: None,
+            rewrites: None,
             seed,
             tune: |_| {},
         }
@@ -413,6 +416,7 @@ fn restore<D: Disk>(
     config.share_strategy = options.share_strategy;
     config.redirect = options.redirect.clone();
     config.rules = options.rules.clone();
+    config.rewrites = options.rewrites.clone();
     (options.tune)(&mut config);
     let mut rows = Vec::new();
     let mut last_queue = 0;
