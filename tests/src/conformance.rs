@@ -10,6 +10,7 @@
 //! receive maximum when QoS 1 and 2 mix.
 
 mod connect;
+mod delayed;
 mod exchange;
 mod limits;
 mod malformed;

@@ -20,6 +20,7 @@
 //! `CORELANE_CRASH_KILLS` sets how many kills there are under load.
 
 mod damage;
+mod delayed;
 mod descriptors;
 mod full;
 mod memory;

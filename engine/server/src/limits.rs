@@ -25,6 +25,7 @@ pub struct LimitSettings {
     receive_maximum: Option<u16>,
     sessions: Option<u32>,
     retained: Option<u32>,
+    delayed: Option<u32>,
     session_expiry_s: Option<u32>,
     connect_timeout_s: Option<u16>,
     connects_per_s: Option<u32>,
@@ -126,6 +127,7 @@ impl LimitSettings {
             )?,
             sessions: within("sessions", self.sessions, usual.sessions, &all)?,
             retained: self.retained.unwrap_or(usual.retained),
+            delayed: self.delayed.unwrap_or(usual.delayed),
             session_expiry_s: within(
                 "session-expiry-s",
                 self.session_expiry_s,
@@ -168,7 +170,8 @@ mod tests {
         let text = "packet-bytes = 2048\nclient-id-bytes = 30\ntopic-bytes = 40\n\
                     topic-levels = 5\nsubscriptions = 6\ninflight = 7\nreceive-maximum = 8\n\
                     sessions = 9\nretained = 10\nsession-expiry-s = 11\nconnect-timeout-s = 12\n\
-                    connects-per-s = 13\npublishes-per-s = 14\npublish-bytes-per-s = 15\n";
+                    connects-per-s = 13\npublishes-per-s = 14\npublish-bytes-per-s = 15\n\
+                    delayed = 16\n";
         let expected = ClientLimits {
             packet_bytes: 2048,
             client_id_bytes: 30,
@@ -184,6 +187,7 @@ mod tests {
             connects_per_s: 13,
             publishes_per_s: 14,
             publish_bytes_per_s: 15,
+            delayed: 16,
         };
         assert_eq!(finish(text), Ok(expected));
     }

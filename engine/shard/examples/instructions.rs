@@ -20,7 +20,7 @@ use engine_mqtt::{
 use engine_session::{Address, LogId, LogOffset, Message, Opening, Phase, Window};
 use engine_shard::{
     Appended, Change, ConnectionId, NewRecord, Now, QueueId, QueueName, ReadRequest, ReadToken,
-    Shard, ShardConfig, ShardId, Store,
+    Shard, ShardConfig, ShardId, Store, Table,
 };
 use engine_topic::Writer;
 
@@ -135,6 +135,9 @@ impl Store for Tail {
             offset,
             end: LogOffset(self.appended),
         }
+    }
+    fn first_rows(&mut self, _: Table, _: usize, _: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+        Vec::new()
     }
     fn message(&self, at: LogOffset) -> Option<Message> {
         let place = usize::try_from(at.0).unwrap() % KEPT;

@@ -103,6 +103,12 @@ census! {
     dirty,
     /// Wills of ended connections.
     waiting_wills,
+    /// Publications that wait until they are due.
+    delayed,
+    /// Those of them in memory.
+    delayed_rows_most,
+    /// Bytes of those.
+    delayed_bytes_most,
     /// Messages to other shards.
     lane_messages,
     /// Timers.
@@ -159,6 +165,9 @@ impl Shard {
             queued_sessions: self.pump.len() + self.waiting.len() + self.starved.len(),
             dirty: self.dirty.len(),
             waiting_wills: self.wills.len() + self.due_wills.len(),
+            delayed: self.delayed.len(),
+            delayed_rows_most: self.delayed.load().0,
+            delayed_bytes_most: self.delayed.load().1,
             timers: self.timers.len(),
             buffers: self.buffers.len(),
             ..Census::default()

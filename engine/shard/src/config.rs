@@ -47,6 +47,12 @@ pub struct ShardConfig {
     pub subscriptions_max: usize,
     /// Retained messages of this shard.
     pub retained_max: usize,
+    /// Delayed publications of this shard that are not due yet.
+    pub delayed_max: usize,
+    /// Those of them in memory: the earliest.
+    pub delayed_window_max: usize,
+    /// Bytes of those; one is there whatever its size.
+    pub delayed_window_bytes_max: usize,
     /// Bytes of a client id.
     pub client_id_bytes_max: u16,
     /// Bytes of a topic name or filter, at most [`NAME_BYTES_MAX`].
@@ -115,6 +121,9 @@ impl ShardConfig {
             sessions_max: 4_000_000,
             subscriptions_max: 10_000,
             retained_max: 1_000_000,
+            delayed_max: 1_000_000,
+            delayed_window_max: 1_024,
+            delayed_window_bytes_max: 1024 * 1024,
             client_id_bytes_max: u16::MAX,
             topic_bytes_max: NAME_BYTES_MAX,
             topic_levels_max: 128,
@@ -154,6 +163,7 @@ impl ShardConfig {
             receive_max: limits.receive_maximum,
             sessions_max: share(limits.sessions) as usize,
             retained_max: share(limits.retained) as usize,
+            delayed_max: share(limits.delayed) as usize,
             session_expiry_max_s: limits.session_expiry_s,
             connect_timeout_ms: 1000 * u64::from(limits.connect_timeout_s),
             connects_per_s: share(limits.connects_per_s),

@@ -40,6 +40,8 @@ counters! {
     Gauge shared_groups,
     /// Retained messages that this shard owns.
     Gauge retained,
+    /// Publications that wait until they are due.
+    Gauge delayed,
     /// Publications that wait to be durable.
     Gauge pending,
     /// Answers that wait for their record to be durable.
@@ -116,6 +118,8 @@ counters! {
     Counter shared_returned,
     /// Wills published.
     Counter wills,
+    /// Delayed publications published when they were due.
+    Counter delayed_published,
     /// SUBSCRIBE packets that began in the past.
     Counter replays,
 }

@@ -33,6 +33,7 @@ mod config;
 mod connect;
 mod connections;
 mod counters;
+mod delayed;
 mod deliver;
 mod end;
 mod group;

@@ -25,6 +25,9 @@ pub struct ClientLimits {
     /// Retained messages of the node, the same share for each shard. A publication of one more is
     /// delivered and not retained, and counted.
     pub retained: u32,
+    /// Delayed publications of the node, the same share for each shard. One more is refused with
+    /// 0x97.
+    pub delayed: u32,
     /// Session expiry interval, seconds; `u32::MAX`: no bound. A client that asks for more is told
     /// what it has.
     pub session_expiry_s: u32,
@@ -63,6 +66,7 @@ impl Default for ClientLimits {
             receive_maximum: 256,
             sessions: 4_000_000,
             retained: 1_000_000,
+            delayed: 1_000_000,
             session_expiry_s: u32::MAX,
             connect_timeout_s: 10,
             connects_per_s: 0,

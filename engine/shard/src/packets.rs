@@ -10,6 +10,7 @@ use engine_session::{Body, NEVER, NO_EXPIRY, Will};
 use engine_topic::{Filter, TopicName};
 
 use crate::connect::Opening;
+use crate::delayed::split;
 use crate::port::{ConnectionId, Store};
 use crate::publish::Publication;
 use crate::replay::Wish;
@@ -175,10 +176,19 @@ impl Shard {
             }
         };
         let topic = topic.as_deref().unwrap_or(publish.topic);
+        let Ok((delay_s, topic)) = split(topic) else {
+            self.refuse_delay(index, connection, publish);
+            return;
+        };
         let rewritten = self.rewritten_topic(connection, topic);
         let topic = match &rewritten {
             Ok(Some(other)) => other.as_str(),
             Ok(None) | Err(_) => topic,
+        };
+        // A rule may delay, too.
+        let Ok((further_s, topic)) = split(topic) else {
+            self.refuse_delay(index, connection, publish);
+            return;
         };
         let may = rewritten.is_err() || self.may(connection, Action::Publish, topic);
         let denial = (!may).then_some(ReasonCode::NotAuthorized);
@@ -207,7 +217,8 @@ impl Shard {
             retain: publish.retain,
             publisher: self.clients[index].session.id,
             packet_id: publish.packet_id.map_or(0, engine_mqtt::PacketId::number),
-            is_will: false,
+            delay_s: delay_s + further_s,
+            was_kept: false,
         };
         self.on_publish(index, connection, &publication, store);
     }
@@ -304,7 +315,7 @@ impl Shard {
             return Some(ReasonCode::ClientIdentifierNotValid);
         }
         let will = connect.will.as_ref();
-        will.filter(|will| !self.is_topic_name(will.topic))
+        will.filter(|will| !self.is_topic_name(will.topic) || split(will.topic).is_err())
             .map(|_| ReasonCode::TopicNameInvalid)
             .or_else(|| self.identify(connection, connect))
     }

@@ -73,6 +73,8 @@ pub enum Table {
     Queue = 8,
     /// (empty) -> the shard's positions.
     Positions = 9,
+    /// when it is due, a number -> a delayed publication.
+    Delayed = 10,
 }
 
 impl Table {
@@ -89,6 +91,7 @@ impl Table {
             7 => Some(Self::Retained),
             8 => Some(Self::Queue),
             9 => Some(Self::Positions),
+            10 => Some(Self::Delayed),
             _ => None,
         }
     }
@@ -244,6 +247,10 @@ pub trait Store {
     /// at its topic's owner): it goes to the state store, not to this shard's log. What is applied
     /// from a log up to which offset is told by `Shard::positions`.
     fn apply(&mut self, from: Address, change: Change);
+    /// The first rows of a table of this shard's state in the order of their keys, with all that
+    /// was appended, durable or not: at most `rows`, and none behind the one with which they have
+    /// `bytes` of values. Blocks; empty when they can't be read, after which the driver ends.
+    fn first_rows(&mut self, table: Table, rows: usize, bytes: usize) -> Vec<(Vec<u8>, Vec<u8>)>;
     /// Starts a read; the driver passes the answer to `Shard::read_done`, in the same turn or
     /// later.
     fn read(&mut self, token: ReadToken, request: ReadRequest);

@@ -7,6 +7,7 @@ use engine_mqtt::{Publish, QoS, ReasonCode};
 use engine_session::{Body, Message, Will};
 
 use crate::config::home_shard;
+use crate::delayed::split;
 use crate::port::{Change, ConnectionId, Event, NewMessage, NewRecord, Route, Store};
 use crate::reply::OutAck;
 use crate::shard::Shard;
@@ -23,9 +24,11 @@ pub(crate) struct Publication<'a> {
     pub(crate) publisher: u64,
     /// 0 at QoS 0 and for wills.
     pub(crate) packet_id: u16,
-    /// At QoS 0 as well, nobody hears of it before it is durable that it is no will any more: a
-    /// crash would publish it again.
-    pub(crate) is_will: bool,
+    /// Seconds until it is published; 0: now.
+    pub(crate) delay_s: u32,
+    /// It is a row of the state store, a will or a delayed publication. At QoS 0 as well, nobody
+    /// hears of it before it is durable that it is none any more: a crash would publish it again.
+    pub(crate) was_kept: bool,
 }
 
 impl Shard {
@@ -40,11 +43,10 @@ impl Shard {
         match publication.qos {
             QoS::AtMostOnce => {
                 self.counters.received_qos0 += 1;
-                if publication.retain && store.refuses() {
+                let is_stored = publication.retain || publication.delay_s > 0;
+                if is_stored && store.refuses() || !self.publish(publication, &[], None, store) {
                     self.counters.refused += 1;
-                    return;
                 }
-                self.publish(publication, &[], None, store);
                 return;
             }
             QoS::AtLeastOnce => self.counters.received_qos1 += 1,
@@ -133,14 +135,18 @@ impl Shard {
         }
     }
 
-    /// Routes and appends; false: the cap on queues is reached, nothing has happened.
-    fn publish<S: Store>(
+    /// Routes and appends, or keeps it until it is due; false: the cap on queues or on delayed
+    /// publications is reached, nothing has happened.
+    pub(crate) fn publish<S: Store>(
         &mut self,
         publication: &Publication<'_>,
         changes: &[Change],
         ack: Option<Ack>,
         store: &mut S,
     ) -> bool {
+        if publication.delay_s > 0 {
+            return self.delay(publication, changes, ack, store);
+        }
         let topic = publication.body.topic;
         let Some(route) = self.routes.route(&self.table, topic, store) else {
             return false;
@@ -230,7 +236,7 @@ impl Shard {
             message,
             route: Arc::clone(route),
         };
-        if publication.is_will {
+        if publication.was_kept {
             self.when_durable(Wait::Tell(Box::new(event)));
         } else {
             self.tell_qos0(&event);
@@ -252,10 +258,12 @@ impl Shard {
     /// Publishes a will; in the same record it is forgotten.
     pub(crate) fn publish_will<S: Store>(&mut self, client_id: &str, will: &Will, store: &mut S) {
         self.counters.wills += 1;
+        // A will that cannot be read so was refused at CONNECT.
+        let (delay_s, topic) = split(&will.topic).unwrap_or((0, &will.topic));
         let body = Body {
             published_ms: self.now.wall_ms,
             expiry_s: will.expiry_s,
-            topic: &will.topic,
+            topic,
             properties: &will.properties,
             payload: &will.payload,
             block: None,
@@ -267,7 +275,8 @@ impl Shard {
             retain,
             publisher,
             packet_id: 0,
-            is_will: true,
+            delay_s,
+            was_kept: true,
         };
         let gone = [state::no_will(client_id)];
         if !self.publish(&publication, &gone, None, store) {

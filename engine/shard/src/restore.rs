@@ -18,7 +18,7 @@ use crate::groups::group_need;
 use crate::interest::Need;
 use crate::port::Table;
 use crate::shard::{Shard, Timer};
-use crate::state::{self, Outbound};
+use crate::state::{self, DelayedRow, Outbound};
 
 /// A row of the state store that cannot be read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -91,6 +91,7 @@ impl Shard {
             shard.settle_will(&client_id, will);
         }
         shard.counters.retained = shard.retained.len() as u64;
+        shard.counters.delayed = shard.delayed.len() as u64;
         Ok(shard)
     }
 
@@ -142,6 +143,13 @@ impl Shard {
             Table::Positions => {
                 let (boot, offsets) = state::read_positions(key, &value)?;
                 rows.positions.insert(boot, offsets);
+            }
+            Table::Delayed => {
+                let due = state::read_delayed_key(key)?;
+                DelayedRow::decode(&value)?;
+                self.last_stamp = self.last_stamp.max(due.1);
+                let (rows_max, bytes_max) = self.delayed_bounds();
+                self.delayed.put(due, value, rows_max, bytes_max);
             }
             Table::Queue => {}
         }
@@ -205,7 +213,12 @@ impl Shard {
             Table::Inbound => {
                 session.inbound.insert(state::read_packet_id(rest)?);
             }
-            Table::Session | Table::Will | Table::Retained | Table::Queue | Table::Positions => {}
+            Table::Session
+            | Table::Will
+            | Table::Retained
+            | Table::Queue
+            | Table::Positions
+            | Table::Delayed => {}
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use engine_mqtt::{Connect, ReasonCode};
 use engine_topic::{Filter, TopicName, is_shared};
 use smallvec::SmallVec;
 
+use crate::delayed::{join, split};
 use crate::port::ConnectionId;
 use crate::rules::{Action, Level, Pattern, Who};
 use crate::shard::Shard;
@@ -252,14 +253,16 @@ impl Shard {
         if TopicName::parse(will.topic).is_err() {
             return None;
         }
+        let (delay_s, topic) = split(will.topic).ok()?;
         let who = Who {
             user: self.user_of(connection, connect),
             client: connect.client_id,
             address: None,
         };
-        let rewritten = rewrites.apply(&who, Action::Publish, will.topic);
+        let rewritten = rewrites.apply(&who, Action::Publish, topic);
         self.count_rewritten(&rewritten);
-        rewritten.unwrap_or_else(|_| Some(String::new()))
+        let rewritten = rewritten.unwrap_or_else(|_| Some(String::new()))?;
+        Some(join(delay_s, rewritten))
     }
 
     fn rewritten(

@@ -15,6 +15,7 @@ use engine_mqtt::{Connect, ReasonCode};
 use engine_session::Now;
 use engine_topic::Filter;
 
+use crate::delayed::split;
 use crate::port::ConnectionId;
 use crate::shard::Shard;
 
@@ -294,7 +295,8 @@ impl Shard {
         };
         let rules = self.config.rules.as_deref()?;
         let will = connect.will.as_ref()?;
-        let is_denied = !rules.allow(&who, Action::Publish, will.topic);
+        let topic = split(will.topic).map_or(will.topic, |(_, topic)| topic);
+        let is_denied = !rules.allow(&who, Action::Publish, topic);
         self.counters.denied += u64::from(is_denied);
         is_denied.then_some(ReasonCode::NotAuthorized)
     }

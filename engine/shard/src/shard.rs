@@ -15,6 +15,7 @@ use crate::clock::{Clock, STAMP_COUNT_BITS};
 use crate::config::ShardConfig;
 use crate::connections::Connections;
 use crate::counters::Counters;
+use crate::delayed::DelayedTable;
 use crate::interest::Interest;
 use crate::lanes::{Lane, Ring};
 use crate::limits::Hold;
@@ -98,6 +99,7 @@ pub struct Shard {
     pub(crate) waits: VecDeque<(LogOffset, Wait)>,
     pub(crate) retain_waits: Vec<VecDeque<(LogOffset, Wait)>>,
     pub(crate) retained: RetainedTable,
+    pub(crate) delayed: DelayedTable,
     pub(crate) retirement: Retirement,
     pub(crate) reads: Reads,
     pub(crate) pump: VecDeque<ClientKey>,
@@ -181,6 +183,7 @@ impl Shard {
             waits: VecDeque::new(),
             retain_waits: (0..logs).map(|_| VecDeque::new()).collect(),
             retained: RetainedTable::default(),
+            delayed: DelayedTable::default(),
             retirement: Retirement::default(),
             reads: Reads::default(),
             pump: VecDeque::new(),
@@ -357,7 +360,7 @@ impl Shard {
             u64::MAX
         };
         let timers = self.timers.next_ms().min(self.next_tell_ms);
-        timers.min(positions).min(asks)
+        timers.min(positions).min(asks).min(self.next_delayed_ms())
     }
 
     /// The end of a turn: gives what was gathered to the log, the lanes and the sessions.
@@ -368,6 +371,7 @@ impl Shard {
             self.deliver(&Arc::new(event));
         }
         self.publish_wills(store);
+        self.publish_delayed(store);
         self.send_group_messages(store);
         let changes = std::mem::take(&mut self.route_changes);
         self.route_change(changes, store);

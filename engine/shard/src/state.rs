@@ -16,6 +16,8 @@
 //!                                                 QoS u8, then the message body; a body with an
 //!                                                 empty payload is the tombstone of a delete
 //! 9 Positions    boot u32 BE                      offsets
+//! 10 Delayed     due ms u64 BE, number u64 BE     version 1, QoS u8, retain u8, publisher u64,
+//!                                                 then the message body
 //! ```
 //! Numbers in values are little endian.
 //!
@@ -26,9 +28,10 @@ use bytes::Bytes;
 use engine_mqtt::QoS;
 use engine_session::wire::{Fields, ValueError, put_address, put_offsets};
 use engine_session::{
-    Address, Delivery, LogId, LogOffset, Message, Progress, SessionRecord, Subscription, Will,
+    Address, Body, Delivery, LogId, LogOffset, Message, Progress, SessionRecord, Subscription, Will,
 };
 
+use crate::delayed::DueKey;
 use crate::port::{Change, Table};
 
 fn put(table: Table, key: Vec<u8>, value: Vec<u8>) -> Change {
@@ -317,4 +320,72 @@ pub fn read_retained(value: &[u8]) -> Result<Message, ValueError> {
         retain: true,
         body,
     })
+}
+
+#[expect(clippy::big_endian_bytes, reason = "keys sort by number")]
+fn due_key((due_ms, number): DueKey) -> Vec<u8> {
+    [due_ms.to_be_bytes(), number.to_be_bytes()].concat()
+}
+
+/// A row of a delayed publication.
+pub(crate) fn delayed(key: DueKey, row: Vec<u8>) -> Change {
+    put(Table::Delayed, due_key(key), row)
+}
+
+pub(crate) fn no_delayed(key: DueKey) -> Change {
+    delete(Table::Delayed, due_key(key))
+}
+
+pub(crate) fn read_delayed_key(key: &[u8]) -> Result<DueKey, ValueError> {
+    let (due_ms, rest) = split_key("delayed publication's key", key)?;
+    let (number, _) = split_key("delayed publication's key", rest)?;
+    Ok((due_ms, number))
+}
+
+/// What a row of a delayed publication holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct DelayedRow<'a> {
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    /// The publisher's session id.
+    pub(crate) publisher: u64,
+    /// With the topic that it is published to.
+    pub(crate) body: Body<'a>,
+}
+
+impl<'a> DelayedRow<'a> {
+    const HEADER_LEN: usize = 1 + 1 + 1 + 8;
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut row = vec![1, self.qos as u8, u8::from(self.retain)];
+        row.extend_from_slice(&self.publisher.to_le_bytes());
+        self.body.encode(&mut row);
+        row
+    }
+
+    pub(crate) fn decode(row: &'a [u8]) -> Result<Self, ValueError> {
+        let what = "delayed publication";
+        let short = ValueError::Short {
+            what,
+            got: row.len(),
+        };
+        let (header, body) = row.split_at_checked(Self::HEADER_LEN).ok_or(short)?;
+        let mut fields = Fields::new(what, header);
+        let unknown = |what, got: u8| ValueError::Unknown {
+            what,
+            got: u64::from(got),
+        };
+        let version = fields.u8()?;
+        if version != 1 {
+            return Err(unknown("delayed publication's version", version));
+        }
+        let qos = fields.u8()?;
+        let qos = QoS::from_bits(qos).ok_or_else(|| unknown("delayed publication's QoS", qos))?;
+        Ok(Self {
+            qos,
+            retain: fields.u8()? != 0,
+            publisher: fields.u64()?,
+            body: Body::decode(body).map_err(|_| ValueError::Text { what })?,
+        })
+    }
 }

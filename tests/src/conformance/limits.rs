@@ -207,6 +207,44 @@ fn a_node_has_so_many_retained_messages() {
 }
 
 #[test]
+fn a_node_has_so_many_delayed_publications() {
+    let Some(node) = limited("delayed = 2") else {
+        return;
+    };
+    let mut client = Dial::clean(Version::V5, "waiter").connect(&node);
+    client.subscribe("due", QoS::AtLeastOnce);
+    let later = |client: &mut Client, qos| {
+        let packet_id = client.packet_id();
+        client.send(&Packet::Publish(Publish {
+            dup: false,
+            qos,
+            retain: false,
+            topic: "$delayed/1/due",
+            packet_id: Some(packet_id),
+            properties: Properties::EMPTY,
+            payload: b"a",
+        }));
+        packet_id
+    };
+    for _ in 0..2 {
+        client.publish("$delayed/1/due", "a", QoS::AtLeastOnce);
+    }
+    let quota = ReasonCode::QuotaExceeded;
+    let packet_id = later(&mut client, QoS::AtLeastOnce);
+    assert_eq!(client.answer(), Answer::PubAck(packet_id, quota));
+    let packet_id = later(&mut client, QoS::ExactlyOnce);
+    assert_eq!(client.answer(), Answer::PubRec(packet_id, quota));
+    let mut old = Dial::clean(Version::V311, "old").connect(&node);
+    later(&mut old, QoS::AtLeastOnce);
+    old.expect_end();
+    for _ in 0..2 {
+        client.expect("due", "a", QoS::AtLeastOnce);
+    }
+    client.publish("$delayed/1/due", "b", QoS::AtLeastOnce);
+    client.expect("due", "b", QoS::AtLeastOnce);
+}
+
+#[test]
 fn sessions_end_in_time() {
     let Some(node) = limited("session-expiry-s = 60") else {
         return;

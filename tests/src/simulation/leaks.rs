@@ -170,7 +170,7 @@ impl World {
     fn check_rows(&self) -> Result<(), String> {
         let rows = self.rows()?;
         let of = |table: Table| rows.get(&(table as u8)).map_or(&[][..], Vec::as_slice);
-        for table in [Table::Outbound, Table::Inbound, Table::Will] {
+        for table in [Table::Outbound, Table::Inbound, Table::Will, Table::Delayed] {
             if let [first, ..] = of(table) {
                 return Err(format!("leak: {table:?} has a row {:02x?}", first.0));
             }
@@ -278,6 +278,9 @@ pub(super) fn check_bounds(census: &Census, config: &ShardConfig) -> Result<(), 
         ("pending", queue),
         ("waits", queue),
         ("barriers", queue),
+        ("delayed", config.delayed_max),
+        ("delayed_rows_most", config.delayed_window_max),
+        ("delayed_bytes_most", config.delayed_window_bytes_max),
     ];
     for (name, count) in census.all() {
         let bound = bounds.iter().find(|(bounded, _)| *bounded == name);

@@ -418,27 +418,30 @@ fn restore<D: Disk>(
     config.rules = options.rules.clone();
     config.rewrites = options.rewrites.clone();
     (options.tune)(&mut config);
-    let mut rows = Vec::new();
     let mut last_queue = 0;
     let mut names = HashMap::with_hasher(FixedState::with_seed(seed));
-    for row in state.scan_all().map_err(|error| fail(error.into()))? {
-        let row = row.map_err(|error| fail(error.into()))?;
-        let Some(table) = Table::from_number(row.table) else {
-            continue;
-        };
-        if table == Table::Queue {
-            let (id, next) = read_name(&row.value);
-            last_queue = last_queue.max(id);
-            if !row.key.is_empty() {
-                index.raise_next_offset(storage_log::QueueId(id), next);
-                names.insert(row.key, QueueId(id));
-            }
-        } else {
-            rows.push((table, row.key, row.value));
+    let mut failed = None;
+    let scan = state.scan_all().map_err(|error| fail(error.into()))?;
+    // One row after the other: the machine does not keep all that is delayed.
+    let rows = scan.filter_map(|row| {
+        let row = row.map_err(|error| failed = Some(error.into())).ok()?;
+        let table = Table::from_number(row.table)?;
+        if table != Table::Queue {
+            return Some((table, row.key, row.value));
         }
-    }
-    let machine = Shard::restore(config, now.into(), rows.into_iter())
+        let (id, next) = read_name(&row.value);
+        last_queue = last_queue.max(id);
+        if !row.key.is_empty() {
+            index.raise_next_offset(storage_log::QueueId(id), next);
+            names.insert(row.key, QueueId(id));
+        }
+        None
+    });
+    let machine = Shard::restore(config, now.into(), rows)
         .map_err(|error| OpenError::Restore { shard, error })?;
+    if let Some(error) = failed {
+        return Err(fail(error));
+    }
     let store = StoreParts {
         log,
         index,

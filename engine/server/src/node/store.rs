@@ -528,6 +528,27 @@ impl<D: Disk, Q: DiskQueue<D::File>> Store for ShardStore<D, Q> {
         }
     }
 
+    fn first_rows(&mut self, table: Table, rows: usize, bytes: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut found = Vec::new();
+        let mut len = 0;
+        let read = self.state.scan(table as u8, &[]).and_then(|scan| {
+            for row in scan.take(rows) {
+                let row = row?;
+                len += row.value.len();
+                found.push((row.key, row.value));
+                if len >= bytes {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = read {
+            self.failed.get_or_insert_with(|| error.into());
+            found.clear();
+        }
+        found
+    }
+
     fn read(&mut self, token: ReadToken, request: ReadRequest) {
         self.begin_read(token, request);
     }

@@ -10,6 +10,7 @@
 )]
 
 mod clock;
+mod delayed;
 mod delivery;
 mod liveness;
 mod names;

@@ -259,6 +259,26 @@ impl Store for MemoryStore {
         self.foreign.insert(key, change.value.unwrap_or_default());
     }
 
+    fn first_rows(&mut self, table: Table, rows: usize, bytes: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.reads += 1;
+        let mut all = BTreeMap::new();
+        for change in self.records.iter().flat_map(|record| &record.changes) {
+            if change.table == table {
+                match &change.value {
+                    Some(value) => all.insert(change.key.clone(), value.clone()),
+                    None => all.remove(&change.key),
+                };
+            }
+        }
+        let mut found = 0;
+        let fits = all.into_iter().take(rows).take_while(|(_, value)| {
+            let fits = found < bytes;
+            found += value.len();
+            fits
+        });
+        fits.collect()
+    }
+
     fn read(&mut self, token: ReadToken, request: ReadRequest) {
         self.reads += 1;
         let answer = match request {
