@@ -410,7 +410,7 @@ fn rules_rewrite_its_topic_and_may_delay() {
     net.publish("p", "bad/d", "d", QoS::AtLeastOnce, 4);
     net.settle();
     let refused = Said::PubAck(4, ReasonCode::TopicNameInvalid);
-    assert_eq!(net.client("p").said.last(), Some(&refused));
+    assert!(net.client("p").said.contains(&refused));
     for topics in 1..=4 {
         net.pass(1_010);
         assert_eq!(net.payloads("s").len(), topics);
