@@ -52,6 +52,8 @@ mod node;
 #[cfg(test)]
 mod regressions;
 #[cfg(test)]
+mod rehoming;
+#[cfg(test)]
 mod rewrite;
 #[cfg(test)]
 mod rules;

@@ -63,17 +63,6 @@ fn a_data_directory_in_use_is_named() {
     refuses(Node::on_data_of(&first), &[data]);
 }
 
-#[test]
-fn another_shard_count_is_named() {
-    if !is_product() {
-        return;
-    }
-    let mut first = Node::with_shards(2);
-    assert!(first.terminate().success());
-    first.set_shards(3);
-    refuses(first, &["2", "3", "shards"]);
-}
-
 /// Listeners beyond loopback need a word of consent while there is no authentication.
 #[test]
 fn a_public_listener_needs_allow_anonymous() {

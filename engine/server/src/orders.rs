@@ -27,16 +27,19 @@ pub(crate) enum Order {
 #[derive(Default)]
 pub(crate) struct Orders {
     lines: Vec<(Sender<Order>, Receiver<Order>)>,
+    /// The first so many shards have clients.
+    homes: u8,
     bells: Arc<[Bell]>,
     /// Whether there are rules for clients.
     pub(crate) has_rules: bool,
 }
 
 impl Orders {
-    pub(crate) fn new(bells: Arc<[Bell]>, has_rules: bool) -> Self {
+    pub(crate) fn new(bells: Arc<[Bell]>, homes: u8, has_rules: bool) -> Self {
         let lines = bells.iter().map(|_| flume::bounded(ORDERS_MAX)).collect();
         Self {
             lines,
+            homes,
             bells,
             has_rules,
         }
@@ -45,9 +48,8 @@ impl Orders {
     /// Disconnects a client, from a thread that is no shard's. Whether it was connected; `None`:
     /// its shard does not answer.
     pub(crate) fn kick(&self, client_id: &str) -> Option<bool> {
-        let shards = u8::try_from(self.lines.len()).ok()?;
         let (answer, told) = flume::bounded(1);
-        let shard = home_shard(client_id, shards).index();
+        let shard = home_shard(client_id, self.homes).index();
         let order = Order::Kick(client_id.to_owned(), answer);
         self.lines.get(shard)?.0.try_send(order).ok()?;
         self.bells.get(shard)?.ring();

@@ -77,9 +77,9 @@ impl Node {
             }
             data(&error)
         })?;
-        let placement = Placement::choose(config.shards)?;
-        let shards = placement.cores.len();
-        let count = u8::try_from(shards).map_err(|error| data(&error))?;
+        let mut placement = Placement::choose(config.shards)?;
+        let homes = placement.cores.len();
+        let count = u8::try_from(homes).map_err(|error| data(&error))?;
         let rules = config.load_rules()?.map(Arc::new);
         let has_rules = rules.is_some();
         let options = NodeOptions {
@@ -87,15 +87,9 @@ impl Node {
             ..options(config, count)
         };
         let limits = config.limits;
-        let mut spawn = |work: Box<dyn FnOnce() + Send>| {
-            let spawned = Builder::new().name("state".to_owned()).spawn(work);
-            if let Err(error) = spawned {
-                warn!(%error, "the state store's thread cannot be started");
-            }
-        };
         let started = Instant::now();
         let now = read_clocks(started);
-        let opened = open_node(&disk, &options, now, Some(&mut spawn)).map_err(|error| {
+        let opened = open_node(&disk, &options, now, Some(&mut spawn_writer)).map_err(|error| {
             if let OpenError::Disk(disk) = &error
                 && disk.kind == ErrorKind::NoDirectIo
             {
@@ -106,6 +100,7 @@ impl Node {
         for note in &opened.notes {
             info!("{note}");
         }
+        placement.seal(opened.shards.len());
         let descriptors = divide_descriptors(config, &opened.shards)?;
         let mut parts = opened.shards.into_iter();
         let doors = Doors {
@@ -125,7 +120,7 @@ impl Node {
         Ok(Self {
             threads,
             page,
-            shards,
+            shards: homes,
             tls: config.tls.clone(),
             password_file: config.password_file.clone(),
             acl_file: config.acl_file.clone(),
@@ -139,7 +134,7 @@ impl Node {
         self.threads.listeners()
     }
 
-    /// How many shards it has.
+    /// How many shards it has that serve clients.
     #[must_use]
     pub const fn shards(&self) -> usize {
         self.shards
@@ -171,7 +166,7 @@ impl Node {
     /// How often each shard has turned: one that works and does not turn is stuck.
     #[must_use]
     pub fn turns(&self) -> Vec<u64> {
-        (0..self.shards)
+        (0..self.threads.shared().shard_count())
             .map(|shard| self.threads.shared().turns(shard))
             .collect()
     }
@@ -182,6 +177,14 @@ impl Node {
     /// [`RunError`] when a shard failed: the process has to end.
     pub fn wait(self) -> Result<(), RunError> {
         self.threads.wait()
+    }
+}
+
+/// Starts the thread that writes a state store.
+fn spawn_writer(work: Box<dyn FnOnce() + Send>) {
+    let spawned = Builder::new().name("state".to_owned()).spawn(work);
+    if let Err(error) = spawned {
+        warn!(%error, "the state store's thread cannot be started");
     }
 }
 
@@ -211,7 +214,7 @@ fn serve_metrics(address: &str, threads: &Threads) -> Result<MetricsPage, StartE
 fn open_machine(
     parts: Option<ShardParts<DirectDisk>>,
     shard: usize,
-    shards: u8,
+    homes: u8,
     limits: ClientLimits,
     event: BorrowedFd<'_>,
 ) -> Result<ShardMachine, StartError> {
@@ -222,7 +225,7 @@ fn open_machine(
         .map_err(|error| StartError::System(format!("shard {shard}: a disk ring: {error}")))?;
     let core = ShardCore::new(parts, queue);
     let shard = u8::try_from(shard).unwrap_or(u8::MAX);
-    Ok(ShardMachine::new(core, shard, shards, limits))
+    Ok(ShardMachine::new(core, shard, homes, limits))
 }
 
 fn options(config: &Config, shards: u8) -> NodeOptions {

@@ -71,7 +71,8 @@ const GAUGES: [(&str, &str); 12] = [
 pub(crate) struct ShardMachine {
     core: ShardCore<DirectDisk, RingQueue>,
     shard: ShardId,
-    shards: u8,
+    /// The first so many shards have clients.
+    homes: u8,
     limits: ClientLimits,
 }
 
@@ -79,13 +80,13 @@ impl ShardMachine {
     pub(crate) const fn new(
         core: ShardCore<DirectDisk, RingQueue>,
         shard: u8,
-        shards: u8,
+        homes: u8,
         limits: ClientLimits,
     ) -> Self {
         Self {
             core,
             shard: ShardId(shard),
-            shards,
+            homes,
             limits,
         }
     }
@@ -126,7 +127,7 @@ impl Machine for ShardMachine {
         match peek_client_id(input, &limits) {
             Ok(Peek::NeedMore { .. }) => Routing::NeedMore,
             Ok(Peek::Connect { client_id, .. }) if !client_id.is_empty() => {
-                Routing::Home(home_shard(client_id, self.shards).index())
+                Routing::Home(home_shard(client_id, self.homes).index())
             }
             // Without a name it stays here; what is no CONNECT is refused here.
             Ok(Peek::Connect { .. }) | Err(_) => Routing::Home(self.shard.index()),

@@ -68,6 +68,8 @@ impl StopHandle {
 #[derive(Debug)]
 pub(crate) struct Placement {
     pub(crate) cores: Vec<Option<usize>>,
+    /// The first so many take connections.
+    pub(crate) homes: usize,
 }
 
 impl Placement {
@@ -87,11 +89,18 @@ impl Placement {
             );
             return Ok(Self {
                 cores: vec![None; count],
+                homes: count,
             });
         }
         Ok(Self {
             cores: cores.into_iter().take(count).map(Some).collect(),
+            homes: count,
         })
+    }
+
+    /// With the shards that only serve their sealed logs: they float, and mostly sleep.
+    pub(crate) fn seal(&mut self, shards: usize) {
+        self.cores.resize(shards.max(self.homes), None);
     }
 }
 
@@ -125,7 +134,7 @@ where
         urls: listeners,
         doorways,
         mut sockets,
-    } = bind_all(doors.listen, count)?;
+    } = bind_all(doors.listen, placement.homes)?;
     let doorways = Doorways::new(doorways, count, doors.tls);
     let meshes = mesh::build::<M::Batch>(count).map_err(system)?;
     let bells = meshes
@@ -138,7 +147,8 @@ where
             Some(Auth::start(users.clone(), allows_anonymous, bells).map_err(system)?)
         }
     };
-    let orders = Orders::new(Arc::clone(&bells), doors.has_rules);
+    let homes = u8::try_from(placement.homes).unwrap_or(u8::MAX);
+    let orders = Orders::new(Arc::clone(&bells), homes, doors.has_rules);
     let shared = Shared::limited(count, descriptors, doorways, auth, orders);
     let (reporter, reports) = flume::unbounded();
     let mut watched = Vec::with_capacity(count);
@@ -218,11 +228,11 @@ struct Bound {
     urls: Vec<ListenUrl>,
     /// By listener, as the shards number them.
     doorways: Vec<Doorway>,
-    /// By shard, the first shard's last.
+    /// By home, the first shard's last. Sealed shards have none.
     sockets: Vec<Vec<OwnedFd>>,
 }
 
-/// Binds every address once per shard, and Unix sockets behind them for the first shard, as
+/// Binds every address once per home, and Unix sockets behind them for the first shard, as
 /// several cannot share one. A port that somebody else has is found here; none listens.
 fn bind_all(listen: &[ListenUrl], shards: usize) -> Result<Bound, StartError> {
     let mut urls = Vec::with_capacity(listen.len());

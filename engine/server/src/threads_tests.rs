@@ -173,6 +173,7 @@ impl Machine for Echo {
 fn echoes(shards: usize) -> Threads {
     let placement = Placement {
         cores: vec![None; shards],
+        homes: shards,
     };
     let listen = ["mqtt://127.0.0.1:0".parse().unwrap()];
     start(
@@ -358,6 +359,7 @@ fn a_panic_ends_the_node_with_its_message() {
 fn a_machine_that_cannot_be_made_stops_the_start() {
     let placement = Placement {
         cores: vec![None; 2],
+        homes: 2,
     };
     let listen = ["mqtt://127.0.0.1:0".parse().unwrap()];
     let result = start::<Echo, _>(
@@ -379,7 +381,10 @@ fn a_machine_that_cannot_be_made_stops_the_start() {
 fn a_port_that_is_taken_is_named() {
     let threads = echoes(2);
     let urls = threads.listeners().to_vec();
-    let placement = Placement { cores: vec![None] };
+    let placement = Placement {
+        cores: vec![None],
+        homes: 1,
+    };
     let error = start(
         &placement,
         plain(&urls),
@@ -459,6 +464,7 @@ fn no_executor_stalls_under_disk_load() {
     let folder = tempfile::tempdir().unwrap();
     let placement = Placement {
         cores: vec![None; SHARDS],
+        homes: SHARDS,
     };
     let listen = ["mqtt://127.0.0.1:0".parse().unwrap()];
     let threads = start(

@@ -23,6 +23,8 @@ enum Step {
     Reading,
     /// It is at the shard's position and waits for that to pass its cut.
     Waiting,
+    /// It has to be as far in other logs first.
+    Fenced,
     /// It is live in this log.
     Live,
 }
@@ -112,7 +114,7 @@ impl Shard {
             return;
         }
         let first = behind.next_log;
-        let mut waiting = false;
+        let (mut waiting, mut fenced) = (false, false);
         for log in (first..logs).chain(0..first) {
             let Some(cursor) = self.cursor(index, log) else {
                 continue;
@@ -120,6 +122,7 @@ impl Shard {
             match self.advance(index, log, cursor, store) {
                 Step::Live => self.set_cursor(index, log, None),
                 Step::Waiting => waiting = true,
+                Step::Fenced => fenced = true,
                 Step::Blocked | Step::Reading => {
                     if let Some(behind) = &mut self.clients[index].session.behind {
                         behind.next_log = (log + 1) % logs;
@@ -127,6 +130,11 @@ impl Shard {
                     return;
                 }
             }
+        }
+        if fenced && !waiting {
+            // The last of the other logs came to the fence just now, which is gone.
+            self.queue_pump(index);
+            return;
         }
         let session = &mut self.clients[index].session;
         if session
@@ -170,6 +178,11 @@ impl Shard {
     ) -> Step {
         let position = self.positions.get(log).copied().unwrap_or_default();
         let joined = self.joined(index, log);
+        let fence = self.fence(index, log);
+        if cursor >= fence {
+            return Step::Fenced;
+        }
+        let position = position.min(fence);
         if cursor >= position {
             let live = joined.is_some_and(|joined| position >= joined);
             return if live { Step::Live } else { Step::Waiting };

@@ -19,8 +19,11 @@ pub const NAME_BYTES_MAX: u16 = 65_500;
 pub struct ShardConfig {
     /// Which shard this is.
     pub shard: ShardId,
-    /// How many there are, 1 to 64.
+    /// How many there are, 1 to 64: each has a log.
     pub shards: u8,
+    /// The first so many are the homes of clients and topics. The others are left from a time with
+    /// more: their logs are sealed, they only serve what is in them.
+    pub homes: u8,
     /// The boot number of the data directory: grows by one with every start.
     pub boot: u32,
     /// Randomness for assigned client ids and hash tables.
@@ -109,6 +112,7 @@ impl ShardConfig {
         Self {
             shard,
             shards,
+            homes: shards,
             boot,
             seed,
             inflight_max: 64,
@@ -152,7 +156,7 @@ impl ShardConfig {
     /// With these limits for its clients.
     #[must_use]
     pub fn limited(self, limits: &ClientLimits) -> Self {
-        let share = |all| ClientLimits::share(all, self.shards);
+        let share = |all| ClientLimits::share(all, self.homes);
         Self {
             packet_bytes_max: limits.packet_bytes,
             client_id_bytes_max: limits.client_id_bytes,
@@ -174,10 +178,10 @@ impl ShardConfig {
     }
 }
 
-/// The home shard of a client: XXH3-64 of its id, seed 0, modulo the shard count. The same hash
+/// The home shard of a client: XXH3-64 of its id, seed 0, modulo the number of homes. The same hash
 /// gives a topic's owner. It is named in the data directory, as it decides where state lives.
 #[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "below the shard count")]
-pub fn home_shard(name: &str, shards: u8) -> ShardId {
-    ShardId((xxhash_rust::xxh3::xxh3_64(name.as_bytes()) % u64::from(shards.max(1))) as u8)
+#[expect(clippy::cast_possible_truncation, reason = "below the number of homes")]
+pub fn home_shard(name: &str, homes: u8) -> ShardId {
+    ShardId((xxhash_rust::xxh3::xxh3_64(name.as_bytes()) % u64::from(homes.max(1))) as u8)
 }

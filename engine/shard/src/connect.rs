@@ -114,7 +114,7 @@ impl Shard {
             let mixed =
                 xxhash_rust::xxh3::xxh3_64_with_seed(&number.to_le_bytes(), self.config.seed);
             let id = format!("corelane-{boot}-{number}-{mixed:016x}");
-            if home_shard(&id, self.config.shards) == self.config.shard {
+            if home_shard(&id, self.config.homes) == self.config.shard {
                 return id;
             }
         }

@@ -29,11 +29,6 @@ use crate::waits::Wait;
 /// Records that are read at once to be given to other members.
 const FETCH_MAX: usize = 64;
 
-/// The shard whose session this is: session ids carry it.
-pub(crate) const fn shard_of_session(session: u64) -> ShardId {
-    ShardId((session >> 34 & 63) as u8)
-}
-
 /// What a group needs of the routing table: events at any time, members or not.
 pub(crate) fn group_need(filter: &str) -> Need {
     Need::of(filter, QoS::ExactlyOnce, true)
@@ -422,7 +417,8 @@ impl Shard {
             text,
             message,
         });
-        self.tell(shard_of_session(member), GroupMessage::Assign(assignment));
+        let home = self.shard_of_session(member);
+        self.tell(home, GroupMessage::Assign(assignment));
     }
 
     /// Gives a QoS 0 publication, which is not kept, to one member or to nobody.
@@ -452,7 +448,8 @@ impl Shard {
             text,
             message,
         });
-        self.tell(shard_of_session(session), GroupMessage::Assign(assignment));
+        let home = self.shard_of_session(session);
+        self.tell(home, GroupMessage::Assign(assignment));
     }
 
     /// The group and its delivery's packet id, if it is with this member.
@@ -639,7 +636,7 @@ impl Shard {
                     session: delivery.member,
                     address: delivery.address,
                 };
-                let home = shard_of_session(delivery.member);
+                let home = self.shard_of_session(delivery.member);
                 self.tell(home, GroupMessage::Inquire(about));
             } else {
                 self.take_back(index, packet_id);
@@ -652,7 +649,7 @@ impl Shard {
         let mut list = Vec::new();
         for (session, index) in &self.sharers {
             for subscription in self.clients[*index].session.subscriptions.shared() {
-                if home_shard(&subscription.filter, self.config.shards) == owner {
+                if home_shard(&subscription.filter, self.config.homes) == owner {
                     list.push((Arc::clone(&subscription.filter), *session));
                 }
             }

@@ -136,8 +136,7 @@ impl Shard {
         let route = self
             .routes
             .local(&self.table, body.topic, self.config.shard);
-        let mine =
-            message.retain && home_shard(body.topic, self.config.shards) == self.config.shard;
+        let mine = message.retain && home_shard(body.topic, self.config.homes) == self.config.shard;
         if mine {
             self.apply_retained(message.clone(), store);
         }

@@ -183,7 +183,7 @@ impl Shard {
         }
         let owner = publication
             .retain
-            .then(|| home_shard(publication.body.topic, self.config.shards));
+            .then(|| home_shard(publication.body.topic, self.config.homes));
         let queued = publication.qos > QoS::AtMostOnce || self.config.store_qos0;
         let message = NewMessage {
             qos: publication.qos,

@@ -260,7 +260,7 @@ impl Shard {
     ) {
         let single = !is_wildcard(&subscription.filter);
         let owner = if single {
-            home_shard(&subscription.filter, self.config.shards).0
+            home_shard(&subscription.filter, self.config.homes).0
         } else {
             0
         };

@@ -25,6 +25,7 @@ use crate::port::{
 };
 use crate::rate::Bucket;
 use crate::reads::Reads;
+use crate::rehome::Rehomed;
 use crate::retained::RetainedTable;
 use crate::retire::Retirement;
 use crate::routing::{RouteCache, Routing};
@@ -137,6 +138,8 @@ pub struct Shard {
     pub(crate) orphans: BTreeSet<(u64, u64, Address)>,
     /// What is to be told about groups at the end of the turn.
     pub(crate) group_messages: VecDeque<(ShardId, GroupMessage)>,
+    /// What other homes in the past mean.
+    pub(crate) rehomed: Rehomed,
     /// Shards that have said at the start who their members are.
     pub(crate) members_heard: u8,
 }
@@ -208,6 +211,7 @@ impl Shard {
             sharers: BTreeMap::new(),
             orphans: BTreeSet::new(),
             group_messages: VecDeque::new(),
+            rehomed: Rehomed::default(),
             members_heard: 0,
             config,
         }
@@ -489,6 +493,12 @@ impl Shard {
     #[must_use]
     pub fn positions(&self) -> &[LogOffset] {
         &self.positions
+    }
+
+    /// How many shards are homes.
+    #[must_use]
+    pub const fn homes(&self) -> u8 {
+        self.config.homes
     }
 
     /// This shard's counters.

@@ -11,7 +11,6 @@ use engine_topic::is_shared;
 use crate::client::ClientKey;
 use crate::config::home_shard;
 use crate::deliver::Source;
-use crate::groups::shard_of_session;
 use crate::port::{Assignment, GroupMessage, Settled, Store};
 use crate::shard::Shard;
 use crate::state;
@@ -26,7 +25,7 @@ pub(crate) fn outlives(delivery: &Delivery) -> bool {
 impl Shard {
     /// A session wants to be a member: `request` waits for the answer.
     pub(crate) fn ask_to_join(&mut self, request: u64, text: &Arc<str>, session: u64) {
-        let owner = home_shard(text, self.config.shards);
+        let owner = home_shard(text, self.config.homes);
         let text = Arc::clone(text);
         self.tell(
             owner,
@@ -79,7 +78,7 @@ impl Shard {
     pub(crate) fn tell_online(&mut self, index: u32, text: &Arc<str>, request: u64) {
         let session = &self.clients[index].session;
         let limit = u16::try_from(session.window.limit()).unwrap_or(u16::MAX);
-        let (owner, session) = (home_shard(text, self.config.shards), session.id);
+        let (owner, session) = (home_shard(text, self.config.homes), session.id);
         let text = Arc::clone(text);
         self.tell(
             owner,
@@ -109,7 +108,7 @@ impl Shard {
     pub(crate) fn share_offline(&mut self, index: u32) {
         let session = self.clients[index].session.id;
         for text in self.shared_texts(index) {
-            let owner = home_shard(&text, self.config.shards);
+            let owner = home_shard(&text, self.config.homes);
             self.tell(owner, GroupMessage::Offline { text, session });
         }
         self.return_assigned(index, None);
@@ -134,7 +133,7 @@ impl Shard {
 
     fn tell_returned(&mut self, about: Settled) {
         if about.link.packet_id != 0 {
-            let owner = shard_of_session(about.link.group);
+            let owner = self.shard_of_session(about.link.group);
             self.tell(owner, GroupMessage::Returned(about));
         }
     }
@@ -155,7 +154,7 @@ impl Shard {
     pub(crate) fn unsubscribe_shared(&mut self, index: u32, text: &Arc<str>) {
         self.return_assigned(index, Some(text));
         let session = self.clients[index].session.id;
-        let owner = home_shard(text, self.config.shards);
+        let owner = home_shard(text, self.config.homes);
         let text = Arc::clone(text);
         self.tell(owner, GroupMessage::Leave { text, session });
         self.forget_sharer(index);
@@ -166,7 +165,7 @@ impl Shard {
         let client = self.client(key);
         let holds = client.is_some_and(|one| one.session.subscriptions.find(text).is_some());
         if !holds {
-            let (owner, session) = (home_shard(text, self.config.shards), key.session);
+            let (owner, session) = (home_shard(text, self.config.homes), key.session);
             let text = Arc::clone(text);
             self.tell(owner, GroupMessage::Leave { text, session });
         }
@@ -211,14 +210,14 @@ impl Shard {
             }
         }
         for one in session.subscriptions.shared() {
-            let owner = home_shard(&one.filter, self.config.shards);
+            let owner = home_shard(&one.filter, self.config.homes);
             let text = Arc::clone(&one.filter);
             self.tell(owner, GroupMessage::Leave { text, session: id });
         }
     }
 
     fn tell_done(&mut self, about: Settled, kept: bool) {
-        let owner = shard_of_session(about.link.group);
+        let owner = self.shard_of_session(about.link.group);
         self.tell(owner, GroupMessage::Done { about, kept });
     }
 

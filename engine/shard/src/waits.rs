@@ -7,7 +7,6 @@ use engine_mqtt::{QoS, ReasonCode};
 use engine_session::{Address, LogOffset, Message};
 
 use crate::client::ClientKey;
-use crate::groups::shard_of_session;
 use crate::port::{ConnectionId, Event, GroupMessage, MeshMessage, Route, Settled, ShardId, Store};
 use crate::shard::Shard;
 
@@ -168,10 +167,8 @@ impl Shard {
                 self.send_assignment(key, packet_id, &message);
             }
             Wait::Confirm(about) => {
-                self.tell(
-                    shard_of_session(about.session),
-                    GroupMessage::Confirmed(about),
-                );
+                let home = self.shard_of_session(about.session);
+                self.tell(home, GroupMessage::Confirmed(about));
             }
             Wait::Grouped(key) => self.group_ready(key),
             Wait::Tell(event) => self.tell_qos0(&event),

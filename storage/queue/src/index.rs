@@ -3,14 +3,13 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use storage_io::{Completion, Disk, DiskError, DiskQueue};
+use storage_io::{Completion, Disk, DiskError, DiskQueue, InlineQueue};
 use storage_log::{LogOffset, QueueId};
 
 use crate::cache::PageCache;
 use crate::fields::number;
 use crate::flush::{FIRST_TOKEN, Flush, Frozen, Progress};
 use crate::groups::Bounds;
-use crate::inline::InlineQueue;
 use crate::limits::{
     CACHE_PAGES, FROZEN_MAX, JOIN_FROM_RUNS, JOIN_STEPS_PER_FLUSH_STEP, MEMTABLE_ENTRIES_MAX,
     MEMTABLE_LOG_BYTES_MAX, MERGE_FROM_RUNS,

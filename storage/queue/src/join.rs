@@ -6,10 +6,9 @@
 
 use std::ops::Range;
 
-use storage_io::{Disk, DiskError, DiskQueue, Done};
+use storage_io::{Disk, DiskError, DiskQueue, Done, InlineQueue};
 
 use crate::fields::number;
-use crate::inline::InlineQueue;
 use crate::limits::MERGE_RUNS_MIN;
 use crate::merge::{Finished, Merge, Progress};
 use crate::run_file::RunId;

@@ -31,7 +31,6 @@ mod filter;
 mod flush;
 mod groups;
 mod index;
-mod inline;
 mod join;
 pub mod limits;
 mod look_up;

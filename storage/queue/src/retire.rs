@@ -3,10 +3,9 @@
 //!
 //! One write of the manifest makes it so; the files are removed after that, one per turn.
 
-use storage_io::{Disk, DiskError, DiskQueue, Done, Op};
+use storage_io::{Disk, DiskError, DiskQueue, Done, InlineQueue, Op};
 use storage_log::{LogOffset, QueueId};
 
-use crate::inline::InlineQueue;
 use crate::manifest::State;
 use crate::memtable::Memtable;
 use crate::{Index, IndexError};

@@ -320,9 +320,13 @@ impl Actor {
         self.disconnected(stage)
     }
 
-    /// The node has closed the connection.
+    /// The node has closed the connection: after DISCONNECT the will is gone, unless the reason may
+    /// be a publication before it, for which the disk had no room.
     pub(super) fn closed(&mut self, stage: &mut Stage<'_>) -> Result<(), String> {
-        if let Some(message) = self.will.filter(|_| self.is_leaving) {
+        if let Some(message) = self
+            .will
+            .filter(|_| self.is_leaving && !self.outbox.waits())
+        {
             stage.record(Event::WillRemoved { message })?;
         }
         self.disconnected(stage)

@@ -10,7 +10,9 @@ use storage_io::sim::{Faults, Rng};
 use super::world::World;
 
 /// Words for the classes, by bit.
-const CLASSES: [&str; 7] = ["clock", "errors", "reads", "slow", "full", "hours", "stops"];
+const CLASSES: [&str; 8] = [
+    "clock", "errors", "reads", "slow", "full", "hours", "stops", "homes",
+];
 const CLOCK: FaultSet = FaultSet(1);
 const ERRORS: FaultSet = FaultSet(2);
 const READS: FaultSet = FaultSet(4);
@@ -18,6 +20,7 @@ const SLOW: FaultSet = FaultSet(8);
 const FULL: FaultSet = FaultSet(16);
 const HOURS: FaultSet = FaultSet(32);
 const STOPS: FaultSet = FaultSet(64);
+const HOMES: FaultSet = FaultSet(128);
 
 /// One step in so many begins something.
 const STEPS_PER_FAULT: u32 = 150;
@@ -107,10 +110,12 @@ pub struct FaultCounts {
     pub hours: u64,
     /// Times that the machine was to stop at a change of the disk.
     pub stops: u64,
+    /// Starts with another number of homes.
+    pub homes: u64,
 }
 
 impl FaultCounts {
-    pub(super) const fn rows(&self) -> [(u64, &'static str); 12] {
+    pub(super) const fn rows(&self) -> [(u64, &'static str); 13] {
         [
             (self.runs, "runs with faults"),
             (self.clock_steps, "clock steps"),
@@ -124,6 +129,7 @@ impl FaultCounts {
             (self.full_ends, "ends by full disks"),
             (self.hours, "idle hours"),
             (self.stops, "stops at a change"),
+            (self.homes, "other homes"),
         ]
     }
 }
@@ -149,6 +155,7 @@ impl AddAssign for FaultCounts {
         self.full_ends += other.full_ends;
         self.hours += other.hours;
         self.stops += other.stops;
+        self.homes += other.homes;
     }
 }
 
@@ -178,7 +185,7 @@ impl Trouble {
             },
             skew_ms: 10 * CLOCK_STEP_MAX_MS,
             window_end: 0,
-            stalled_ms: vec![0; usize::from(shards)],
+            stalled_ms: vec![0; 1 + usize::from(shards)],
         }
     }
 
@@ -219,6 +226,9 @@ impl World {
         let classes = [CLOCK, ERRORS, READS, SLOW, FULL, HOURS, STOPS];
         let classes = classes.map(|class| self.trouble.set.has(class).then_some(class));
         let classes: Vec<FaultSet> = classes.into_iter().flatten().collect();
+        if classes.is_empty() {
+            return Ok(());
+        }
         let Some(class) = classes.get(rng.index(classes.len())).copied() else {
             return Ok(());
         };
@@ -226,7 +236,7 @@ impl World {
         match class {
             CLOCK => self.trouble.set_clock(&mut rng),
             SLOW => {
-                let shard = rng.index(usize::from(self.options.shards));
+                let shard = rng.index(usize::from(self.shards));
                 let longest = 1 + rng.below(STALL_MAX_MS);
                 let longest = 1 + rng.below(longest);
                 let end = self.now_ms + rng.below(longest);
@@ -251,6 +261,22 @@ impl World {
             ..faults
         });
         self.trouble.counts.stops += 1;
+    }
+
+    /// The next start may be one with another number of homes: one more than the run began with,
+    /// at most.
+    pub(super) fn choose_homes(&mut self) {
+        let mut rng = self.streams.homes(self.step());
+        if self.trouble.set.has(HOMES) && self.has_started() && rng.chance(1, 2) {
+            let homes = 1 + rng.index(usize::from(self.options.shards) + 1);
+            self.homes = u8::try_from(homes).unwrap_or(u8::MAX);
+            self.shards = self.shards.max(self.homes);
+            self.trouble.counts.homes += 1;
+            self.trace.add(
+                self.step(),
+                format_args!("homes: {homes} of {}", self.shards),
+            );
+        }
     }
 
     /// A start may be stopped at any of its changes.

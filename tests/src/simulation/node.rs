@@ -69,12 +69,12 @@ impl Node {
     /// Starts a node on what is on the disk.
     pub(super) fn start(
         disk: &SimDisk,
-        shards: u8,
+        homes: u8,
         seed: u64,
         retains: bool,
         now: Now,
     ) -> Result<Self, String> {
-        let mut options = NodeOptions::new(shards, seed);
+        let mut options = NodeOptions::new(homes, seed);
         if retains {
             options.log.segment_bytes_min = 16 << 10;
             options.log.segment_bytes_max = 16 << 10;
@@ -88,7 +88,7 @@ impl Node {
             options.log.segment_bytes_max = 128 << 10;
         }
         // On a disk that is nearly full the logs leave room to the state stores.
-        options.log.free_bytes_min = u64::from(shards) * (256 << 10);
+        options.log.free_bytes_min = u64::from(homes) * (256 << 10);
         options.reserve_bytes = 128 << 10;
         // Small enough that readers that are behind go to the disk, and indexes are flushed.
         options.log.tail_bytes_max = 16 << 10;
@@ -99,6 +99,7 @@ impl Node {
         options.state.batch_bytes_min = 4 << 10;
         options.tune = tune;
         let opened = open_node(disk, &options, now, None).map_err(|error| error.to_string())?;
+        let shards = opened.meta.shards;
         let seats = opened.shards.into_iter().map(|parts| {
             let queue = SharedQueue::default();
             let core = ShardCore::new(parts, queue.clone());
@@ -106,11 +107,17 @@ impl Node {
             Seat { core, queue, rings }
         });
         let mut config = ShardConfig::new(ShardId(0), shards, 0, seed);
+        config.homes = homes;
         tune(&mut config);
         Ok(Self {
             seats: seats.collect(),
             config,
         })
+    }
+
+    /// Shards, those that serve no clients included.
+    pub(super) const fn shards(&self) -> u8 {
+        self.config.shards
     }
 
     /// Begins an orderly stop.

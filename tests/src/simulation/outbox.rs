@@ -72,6 +72,11 @@ impl Outbox {
         self.in_flight.len()
     }
 
+    /// Whether a publication may still be refused.
+    pub(super) fn waits(&self) -> bool {
+        self.in_flight.iter().any(|one| !one.is_released)
+    }
+
     pub(super) fn clear(&mut self) {
         self.in_flight.clear();
     }

@@ -84,7 +84,7 @@ impl World {
     pub(super) fn node_round(&mut self) -> Result<(), String> {
         self.count_step();
         self.now_ms += ROUND_MS;
-        for shard in 0..usize::from(self.options.shards) {
+        for shard in 0..usize::from(self.shards) {
             while self.step_disk(shard) {}
             self.turn(shard, true)?;
         }

@@ -88,6 +88,7 @@ impl World {
     pub(super) fn start_on_what_is_there(&mut self) -> Result<Node, String> {
         self.disk.replace_decay(None);
         self.decay()?;
+        self.choose_homes();
         let node = self.start_node();
         match node {
             Err(reason) if self.rot.is_named(&reason) => {
@@ -101,8 +102,8 @@ impl World {
     }
 
     fn start_node(&self) -> Result<Node, String> {
-        let (shards, now) = (self.options.shards, self.now());
-        let node = Node::start(&self.disk, shards, self.seed, self.retains(), now);
+        let (homes, now) = (self.homes, self.now());
+        let node = Node::start(&self.disk, homes, self.seed, self.retains(), now);
         node.map_err(|error| format!("no start: {error}"))
     }
 

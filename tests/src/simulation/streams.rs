@@ -52,6 +52,11 @@ impl Streams {
         self.stream(7, step)
     }
 
+    /// With how many homes the node starts at a step.
+    pub(super) const fn homes(&self, step: u64) -> Rng {
+        self.stream(8, step)
+    }
+
     const fn stream(&self, kind: u64, number: u64) -> Rng {
         Rng::new(Rng::new(self.root ^ (kind << 56) ^ number).next_u64())
     }

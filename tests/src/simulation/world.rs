@@ -39,6 +39,10 @@ pub(super) struct World {
     /// Of the present step.
     pub(super) rng: Rng,
     pub(super) disk: SimDisk,
+    /// Shards that there ever were.
+    pub(super) shards: u8,
+    /// The first so many serve clients.
+    pub(super) homes: u8,
     pub(super) trouble: Trouble,
     pub(super) rot: Rot,
     pub(super) node: Option<Node>,
@@ -79,6 +83,8 @@ impl World {
             rot: Rot::new(&mut streams.rot(u64::MAX >> 8)),
             streams,
             disk,
+            shards: options.shards,
+            homes: options.shards,
             node: None,
             actors: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -174,7 +180,7 @@ impl World {
     fn chaos(&mut self) -> Result<(), String> {
         self.count_step();
         self.disturb()?;
-        let shard = self.rng.index(usize::from(self.options.shards));
+        let shard = self.rng.index(usize::from(self.shards));
         let client = self.rng.index(self.options.clients as usize);
         if self.rng.below(1000) < self.options.crashes {
             let stays_away = self.rng.chance(1, 8);
@@ -266,16 +272,18 @@ impl World {
 
     fn start(&mut self) -> Result<(), String> {
         if self.retains() && self.crashes > 0 {
-            for shard in 0..self.options.shards {
+            for shard in 0..self.shards {
                 if self.rng.chance(1, 6) {
                     delete_derived(&self.disk, shard)?;
                 }
             }
         }
-        self.node = Some(self.start_on_what_is_there()?);
+        let node = self.start_on_what_is_there()?;
+        self.shards = node.shards();
+        self.node = Some(node);
         // Of what there is in truth, whether it can be read or not.
         let decay = self.disk.replace_decay(None);
-        let messages = stored_messages(&self.disk, self.options.shards)?;
+        let messages = stored_messages(&self.disk, self.shards)?;
         self.disk.replace_decay(decay);
         self.trace.add(
             self.step,
@@ -287,6 +295,11 @@ impl World {
         self.history
             .record(self.now_ms, event)
             .map_err(|violation| violation.report())
+    }
+
+    /// Whether the node has ever served.
+    pub(super) const fn has_started(&self) -> bool {
+        self.crashes > 0
     }
 
     /// Whether logs are short in this run, and begin anew all the time.
@@ -478,7 +491,7 @@ impl World {
         let Some(actor) = self.actors.get_mut(&client) else {
             return Ok(());
         };
-        let home = home_shard(&actor.client_id, self.options.shards).index();
+        let home = home_shard(&actor.client_id, self.homes).index();
         for old in self.links.values_mut().filter(|old| old.client == client) {
             old.abandon();
         }

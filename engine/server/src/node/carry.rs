@@ -129,7 +129,7 @@ impl Carry {
 }
 
 impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
-    pub(super) fn begin_carry(&mut self, shards: usize) -> Carry {
+    pub(super) fn begin_carry(&mut self, homes: u8) -> Carry {
         self.retention.carried_bytes = 0;
         self.retention.dead_names.clear();
         Carry {
@@ -139,7 +139,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             sections: Vec::new(),
             section_bytes_max: SECTION_BYTES.min(self.log.record_bytes_max() / 4),
             carried: HashSet::with_hasher(FixedState::default()),
-            questions: vec![Question::default(); shards],
+            questions: vec![Question::default(); usize::from(homes)],
             asked: BTreeMap::new(),
         }
     }
@@ -217,8 +217,8 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         let Ok(topic) = std::str::from_utf8(change.key) else {
             return;
         };
-        let shards = u8::try_from(carry.questions.len()).unwrap_or(u8::MAX);
-        let owner = home_shard(topic, shards).index();
+        let homes = u8::try_from(carry.questions.len()).unwrap_or(u8::MAX);
+        let owner = home_shard(topic, homes).index();
         let topic = topic.into();
         carry.question(owner, RetainedItem { topic, stamp }, encoded(change));
     }

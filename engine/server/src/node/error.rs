@@ -78,13 +78,6 @@ pub enum OpenError {
         /// The version found.
         got: u32,
     },
-    /// The directory was made for another number of shards.
-    Shards {
-        /// The number in the directory.
-        expected: u8,
-        /// The number asked for.
-        got: u8,
-    },
     /// One shard's files cannot be used.
     Shard {
         /// Which shard.
@@ -122,11 +115,6 @@ impl fmt::Display for OpenError {
                 f,
                 "{file}: the data directory has format version {got}, this build reads {expected}; \
                  use a build that knows it"
-            ),
-            Self::Shards { expected, got } => write!(
-                f,
-                "the data directory was made with {expected} shards, {got} were asked for; \
-                 start with --shards {expected}"
             ),
             Self::Shard { shard, error } => write!(f, "shard-{shard}: {error}"),
             Self::Restore { shard, error } => write!(f, "shard-{shard}: {error}"),

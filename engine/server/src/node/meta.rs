@@ -4,38 +4,57 @@
 //! ```text
 //! offset size
 //! 0      8    magic "CORELANE"
-//! 8      4    format version, 1
-//! 12     4    shards
+//! 8      4    format version, 2; in 1 every shard is a home
+//! 12     4    shards: as many as there ever were, each has a log
 //! 16     8    sequence number: the copy with the higher one counts
 //! 24     4    boot number: grows by one with every start
-//! 28     4    reserved, 0
+//! 28     2    homes: the first so many shards
+//! 30     2    0, or the number of homes before or after, while state moves between them
 //! 32     8    seed of the node's own randomness
 //! 40     16   hash that decides homes and owners, "xxh3-64 seed 0", zero padded
 //! 56     4    CRC-32 of bytes 0 to 55
+//! 64     4    CRC-32 of bytes 68 to 3655
+//! 68     4    fences, 0 to 7: changes of the homes, the oldest first
+//! 72     512  by fence: where each of 64 logs ended, 8 bytes each, 0 for those that came later
 //! ```
 //! Numbers are little endian. The copies lie at 0 and 4096; the rest of a block is zero.
 
+use engine_shard::LogOffset;
 use storage_io::{ALIGN, AlignedBuf, Disk, DiskFile};
 
 use super::error::OpenError;
 
-/// The version of the data directory's format that this build reads and writes.
-pub const FORMAT_VERSION: u32 = 1;
+/// The version of the data directory's format that this build writes; it reads version 1 as well.
+pub const FORMAT_VERSION: u32 = 2;
 
 const FILE: &str = "node.meta";
 const MAGIC: [u8; 8] = *b"CORELANE";
 const HASH: [u8; 16] = *b"xxh3-64 seed 0\0\0";
 const CHECKED_LEN: usize = 56;
 
+/// Changes of the homes that are remembered. A session that was away for longer than that may get
+/// publications of one publisher from before and after a change out of order.
+const FENCES_MAX: usize = 7;
+const FENCES_AT: usize = 64;
+const FENCE_LEN: usize = 64 * 8;
+const FENCES_LEN: usize = 4 + FENCES_MAX * FENCE_LEN;
+
 /// The contents of `node.meta`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Meta {
-    /// Shards that the directory was made for.
+    /// Shards that the directory has: as many as there ever were.
     pub shards: u8,
+    /// The first so many are the homes of clients and topics.
+    pub homes: u8,
+    /// 0, or another number of homes: rows may lie where that puts them.
+    pub moving: u8,
     /// The number of this start.
     pub boot: u32,
     /// Randomness of the node, chosen when the directory was made.
     pub seed: u64,
+    /// Where every log ended when the homes changed, the oldest change first, at most
+    /// 7: older ones are forgotten.
+    pub fences: Vec<Vec<LogOffset>>,
     sequence: u64,
 }
 
@@ -47,11 +66,12 @@ enum Copy {
 }
 
 impl Meta {
-    /// Reads the file, or makes it; counts the start, durably.
+    /// Reads the file, or makes it; counts the start, durably. There are `shards` from now on, or
+    /// more if there were; which are homes stays.
     ///
     /// # Errors
     /// [`OpenError`] when the disk fails, both copies are damaged, or the directory is of another
-    /// format version or another number of shards.
+    /// format version.
     pub fn open<D: Disk>(disk: &D, shards: u8, seed: u64) -> Result<Self, OpenError> {
         let exists = disk.list()?.iter().any(|name| name == FILE);
         let file = if exists {
@@ -61,13 +81,8 @@ impl Meta {
         };
         let found = if exists { Self::read(&file)? } else { None };
         let meta = match found {
-            Some(meta) if meta.shards != shards => {
-                return Err(OpenError::Shards {
-                    expected: meta.shards,
-                    got: shards,
-                });
-            }
             Some(meta) => Self {
+                shards: meta.shards.max(shards),
                 boot: meta.boot + 1,
                 sequence: meta.sequence + 1,
                 ..meta
@@ -80,6 +95,9 @@ impl Meta {
                 file.write_at(0, &AlignedBuf::zeroed(2 * ALIGN))?;
                 Self {
                     shards,
+                    homes: shards,
+                    moving: 0,
+                    fences: Vec::new(),
                     boot: 1,
                     seed,
                     sequence: 0,
@@ -87,17 +105,45 @@ impl Meta {
             }
         };
         let is_new = meta.sequence == 0;
-        // The older copy, or the damaged one, first: there is a valid one at any time.
-        meta.write(&file)?;
-        let meta = Self {
-            sequence: meta.sequence + 1,
-            ..meta
-        };
-        meta.write(&file)?;
+        let meta = meta.write_both(&file)?;
         if is_new {
             // Its name too, whoever made it.
             disk.sync_dir()?;
         }
+        Ok(meta)
+    }
+
+    /// Remembers where the logs end, with the next [`Self::set_homes`].
+    pub fn add_fence(&mut self, ends: Vec<LogOffset>) {
+        if self.fences.len() == FENCES_MAX {
+            self.fences.remove(0);
+        }
+        self.fences.push(ends);
+    }
+
+    /// Notes, durably, which shards are homes, and which number of them (or 0) was or will be.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the disk fails.
+    pub fn set_homes<D: Disk>(&mut self, disk: &D, homes: u8, moving: u8) -> Result<(), OpenError> {
+        let next = Self {
+            homes,
+            moving,
+            sequence: self.sequence + 1,
+            ..self.clone()
+        };
+        *self = next.write_both(&disk.open(FILE)?)?;
+        Ok(())
+    }
+
+    /// The older copy, or the damaged one, first: there is a valid one at any time.
+    fn write_both<F: DiskFile>(self, file: &F) -> Result<Self, OpenError> {
+        self.write(file)?;
+        let meta = Self {
+            sequence: self.sequence + 1,
+            ..self
+        };
+        meta.write(file)?;
         Ok(meta)
     }
 
@@ -133,10 +179,25 @@ impl Meta {
         fields.extend_from_slice(&u32::from(self.shards).to_le_bytes());
         fields.extend_from_slice(&self.sequence.to_le_bytes());
         fields.extend_from_slice(&self.boot.to_le_bytes());
-        fields.extend_from_slice(&0u32.to_le_bytes());
+        fields.extend_from_slice(&u16::from(self.homes).to_le_bytes());
+        fields.extend_from_slice(&u16::from(self.moving).to_le_bytes());
         fields.extend_from_slice(&self.seed.to_le_bytes());
         fields.extend_from_slice(&HASH);
         fields.extend_from_slice(&crc32fast::hash(&fields).to_le_bytes());
+        fields.resize(FENCES_AT + 4, 0);
+        let count = u32::try_from(self.fences.len()).unwrap_or(u32::MAX);
+        fields.extend_from_slice(&count.to_le_bytes());
+        for (number, fence) in self.fences.iter().enumerate() {
+            fields.resize(FENCES_AT + 8 + number * FENCE_LEN, 0);
+            for end in fence {
+                fields.extend_from_slice(&end.0.to_le_bytes());
+            }
+        }
+        fields.resize(FENCES_AT + 4 + FENCES_LEN, 0);
+        let crc = crc32fast::hash(fields.get(FENCES_AT + 4..).unwrap_or_default());
+        if let Some(place) = fields.get_mut(FENCES_AT..FENCES_AT + 4) {
+            place.copy_from_slice(&crc.to_le_bytes());
+        }
         AlignedBuf::padded(&fields)
     }
 
@@ -161,23 +222,55 @@ impl Meta {
             return Ok(Copy::Damaged);
         }
         let version = number(8);
-        if version != FORMAT_VERSION {
+        if !(1..=FORMAT_VERSION).contains(&version) {
             return Err(OpenError::Format {
                 file: FILE,
                 expected: FORMAT_VERSION,
                 got: version,
             });
         }
-        let Ok(shards) = u8::try_from(number(12)) else {
+        let narrow = |number: u32| u8::try_from(number).ok();
+        let homes = number(28);
+        let (Some(shards), Some(homes), Some(moving)) = (
+            narrow(number(12)),
+            narrow(homes & 0xffff),
+            narrow(homes >> 16),
+        ) else {
+            return Ok(Copy::Damaged);
+        };
+        let Some(fences) = Self::decode_fences(version, shards, block) else {
             return Ok(Copy::Damaged);
         };
         let meta = Self {
             shards,
+            fences,
+            homes: if version == 1 { shards } else { homes },
+            moving,
             boot: number(24),
             seed: long(32),
             sequence: long(16),
         };
         Ok(Copy::Present(meta))
+    }
+
+    /// `None`: damaged.
+    fn decode_fences(version: u32, shards: u8, block: &[u8]) -> Option<Vec<Vec<LogOffset>>> {
+        if version == 1 {
+            return Some(Vec::new());
+        }
+        let (crc, rest) = block.get(FENCES_AT..)?.split_first_chunk::<4>()?;
+        let checked = rest.get(..FENCES_LEN)?;
+        if u32::from_le_bytes(*crc) != crc32fast::hash(checked) {
+            return None;
+        }
+        let (count, fences) = checked.split_first_chunk::<4>()?;
+        let count = usize::try_from(u32::from_le_bytes(*count)).ok()?;
+        let end = |bytes: &[u8]| bytes.first_chunk().map(|end| u64::from_le_bytes(*end));
+        let fence = |bytes: &[u8]| {
+            let ends = bytes.chunks(8).take(usize::from(shards));
+            ends.map(|bytes| end(bytes).map(LogOffset)).collect()
+        };
+        fences.chunks(FENCE_LEN).take(count).map(fence).collect()
     }
 }
 
@@ -223,7 +316,7 @@ mod tests {
                 let next = Meta {
                     boot,
                     sequence,
-                    ..found
+                    ..found.clone()
                 };
                 next.write(&file).unwrap();
             }

@@ -11,6 +11,7 @@ mod now;
 mod open;
 mod pace;
 mod reads;
+mod rehome;
 mod reserve;
 mod retain;
 mod search;

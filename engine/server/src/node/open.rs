@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use engine_shard::{
-    ClientLimits, LogOffset, Message, QueueId, Redirect, Rewrites, Rules, Shard, ShardConfig,
-    ShardId, Strategy, Table, home_shard, read_retained, retained_change,
+    ClientLimits, LogOffset, Message, QueueId, Redirect, Rehomed, Rewrites, Rules, Shard,
+    ShardConfig, ShardId, Strategy, Table, home_shard, read_retained, retained_change,
 };
 use engine_topic::Writer;
 use foldhash::fast::FixedState;
@@ -17,6 +17,7 @@ use storage_state::{Spawn, StateError, StateStore, Writing, section};
 use super::error::{CoreError, OpenError};
 use super::meta::Meta;
 use super::now::Now;
+use super::rehome::Rehoming;
 use super::reserve::{Reserve, release_if_needed};
 use super::retain::RetentionOptions;
 use super::store::{DERIVED, StoreParts, count_files, encode_changes, message};
@@ -24,7 +25,7 @@ use super::store::{DERIVED, StoreParts, count_files, encode_changes, message};
 /// How a data directory is opened.
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
-    /// Shards, 1 to 64.
+    /// Shards that are homes, 1 to 64. A directory that had others gets them ([`open_node`]).
     pub shards: u8,
     /// Of every log.
     pub log: LogOptions,
@@ -83,6 +84,20 @@ impl NodeOptions {
     }
 }
 
+impl NodeOptions {
+    /// The same when there are more shards than homes: together the logs keep as much as before.
+    fn for_shards(&self, shards: u8) -> Self {
+        let mut all = Self {
+            shards,
+            ..self.clone()
+        };
+        if let Some(bytes) = &mut all.retention.bytes {
+            *bytes = *bytes * u64::from(self.shards) / u64::from(shards.max(1));
+        }
+        all
+    }
+}
+
 /// One shard of an opened node, on its way to its thread.
 pub struct ShardParts<D: Disk> {
     pub(super) shard: Shard,
@@ -117,10 +132,10 @@ pub struct OpenedNode<D: Disk> {
 }
 
 /// The files of one shard before its log is recovered.
-struct Files<D: Disk> {
-    disk: D,
+pub(super) struct Files<D: Disk> {
+    pub(super) disk: D,
     index: Index<D>,
-    state: StateStore,
+    pub(super) state: StateStore,
 }
 
 /// Opens the data directory `disk`, or makes it. `spawn` starts the threads that write the state
@@ -134,7 +149,9 @@ pub fn open_node<D: Disk>(
     now: Now,
     mut spawn: Option<&mut Spawn<'_>>,
 ) -> Result<OpenedNode<D>, OpenError> {
-    let meta = Meta::open(disk, options.shards, options.seed)?;
+    let mut meta = Meta::open(disk, options.shards, options.seed)?;
+    let homes = options.shards;
+    let options = &options.for_shards(meta.shards);
     let mut notes = Vec::new();
     if release_if_needed(disk, options) {
         notes.push("the disk is full: this start uses the room that was set aside for it".into());
@@ -153,11 +170,26 @@ pub fn open_node<D: Disk>(
         oldest.push(stamp.unwrap_or(now.wall_ms << 16));
         logs.push(log);
     }
+    let mut rehoming = Rehoming {
+        disk,
+        files: &mut files,
+        logs: &mut logs,
+        wall_ms: now.wall_ms,
+    };
+    let before = meta.homes;
+    let moved = rehoming.run(&mut meta, homes)?;
+    if homes != before {
+        notes.push(format!(
+            "clients and topics had their homes on {before} shards and have them on {homes}: \
+             {moved} rows of state have moved"
+        ));
+    }
     let ends: Vec<LogOffset> = logs.iter().map(|log| LogOffset(log.durable().0)).collect();
     let mut shards = Vec::new();
     for ((shard, log), files) in (0u8..).zip(logs).zip(files) {
         shards.push(restore(shard, log, files, options, &meta, now)?);
     }
+    tell_rehomed(&mut shards, &meta.fences);
     let changes: Vec<_> = shards
         .iter()
         .flat_map(|parts| parts.shard.durable_filters())
@@ -176,6 +208,18 @@ pub fn open_node<D: Disk>(
         shards,
         notes,
     })
+}
+
+/// Tells all shards what other homes in the past mean.
+fn tell_rehomed<D: Disk>(shards: &mut [ShardParts<D>], fences: &[Vec<LogOffset>]) {
+    let moved = shards.iter().flat_map(|parts| parts.shard.moved_here());
+    let rehomed = Rehomed {
+        away: Arc::new(moved.collect()),
+        fences: fences.into(),
+    };
+    for parts in shards {
+        parts.shard.set_rehomed(rehomed.clone());
+    }
 }
 
 /// The newest stamp in a shard's log and state.
@@ -235,7 +279,10 @@ fn recover_log<D: Disk>(
     let own = usize::from(shard);
     let mut from = u64::MAX;
     for (owner, one) in files.iter().enumerate() {
-        from = from.min(one.state.applied(id | DERIVED));
+        // What is retained is owned by homes; others get it when they become ones.
+        if owner < usize::from(meta.homes) {
+            from = from.min(one.state.applied(id | DERIVED));
+        }
         if owner == own {
             from = from
                 .min(one.state.applied(id))
@@ -259,7 +306,7 @@ fn recover_log<D: Disk>(
         storage_log::LogOffset(from),
         &mut |record| {
             if failed.is_none() {
-                failed = replay(own, options.shards, record, files).err();
+                failed = replay(own, meta.homes, record, files).err();
             }
             Ok::<(), LogError>(())
         },
@@ -283,7 +330,7 @@ fn recover_log<D: Disk>(
 /// Takes one recovered record. Everything in it is durable.
 fn replay<D: Disk>(
     own: usize,
-    shards: u8,
+    homes: u8,
     record: Record,
     files: &mut [Files<D>],
 ) -> Result<(), CoreError> {
@@ -311,11 +358,11 @@ fn replay<D: Disk>(
             .value
             .filter(|_| change.table == Table::Retained as u8);
         if let Some(Ok(message)) = retained.map(read_retained) {
-            replay_retained(shards, (log.0, at.0), &message, files)?;
+            replay_retained(homes, (log.0, at.0), &message, files)?;
         }
     }
     if record.kind == RecordKind::Message && record.flags & 4 != 0 {
-        replay_retained(shards, (log.0, at.0), &message(record), files)?;
+        replay_retained(homes, (log.0, at.0), &message(record), files)?;
     }
     for one in files.iter_mut() {
         settle_if_full(&mut one.state)?;
@@ -337,7 +384,7 @@ fn own_section(state: &[u8]) -> Vec<u8> {
 
 /// Takes a retained publication of the record at `from`, unless its topic has a later one.
 fn replay_retained<D: Disk>(
-    shards: u8,
+    homes: u8,
     from: (u32, u64),
     retained: &Message,
     files: &mut [Files<D>],
@@ -345,7 +392,7 @@ fn replay_retained<D: Disk>(
     let Ok(body) = retained.parts() else {
         return Ok(());
     };
-    let owner = home_shard(body.topic, shards).index();
+    let owner = home_shard(body.topic, homes).index();
     let Some(one) = files.get_mut(owner) else {
         return Ok(());
     };
@@ -383,7 +430,7 @@ fn flush_if_full<D: Disk>(
 }
 
 /// As [`flush_if_full`].
-fn settle_if_full(state: &mut StateStore) -> Result<(), CoreError> {
+pub(super) fn settle_if_full(state: &mut StateStore) -> Result<(), CoreError> {
     if state.is_full() {
         if !state.waits_for_room() {
             state.settle(|_| u64::MAX)?;
@@ -411,8 +458,9 @@ fn restore<D: Disk>(
     } = files;
     let fail = |error: CoreError| OpenError::Shard { shard, error };
     let seed = meta.seed ^ (u64::from(meta.boot) << 16) ^ u64::from(shard);
-    let mut config =
-        ShardConfig::new(ShardId(shard), options.shards, meta.boot, seed).limited(&options.clients);
+    let mut config = ShardConfig::new(ShardId(shard), options.shards, meta.boot, seed);
+    config.homes = meta.homes;
+    let mut config = config.limited(&options.clients);
     config.share_strategy = options.share_strategy;
     config.redirect = options.redirect.clone();
     config.rules = options.rules.clone();

@@ -221,8 +221,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
         };
         match stage {
             Stage::Asking if shard.retire_ready() => {
-                let shards = shard.positions().len();
-                Ok(Stage::Carrying(Box::new(store.begin_carry(shards))))
+                Ok(Stage::Carrying(Box::new(store.begin_carry(shard.homes()))))
             }
             Stage::Carrying(mut carry) => {
                 store.carry(&mut carry, plan.upto)?;

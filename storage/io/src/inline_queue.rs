@@ -2,17 +2,18 @@
 
 use std::collections::VecDeque;
 
-use storage_io::{Completion, Disk, DiskFile, DiskQueue, Done, Op};
+use crate::{Completion, Disk, DiskFile, DiskQueue, Done, Op};
 
 /// Does every operation when it is submitted.
 #[derive(Debug)]
-pub(crate) struct InlineQueue<D> {
+pub struct InlineQueue<D> {
     disk: D,
     done: VecDeque<Completion>,
 }
 
 impl<D: Disk> InlineQueue<D> {
-    pub(crate) const fn new(disk: D) -> Self {
+    /// A queue with nothing in it, for the files of `disk`.
+    pub const fn new(disk: D) -> Self {
         Self {
             disk,
             done: VecDeque::new(),
