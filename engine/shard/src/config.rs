@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::auto_subscribe::AutoSubscription;
 use crate::group::Strategy;
 use crate::limits::ClientLimits;
 use crate::port::ShardId;
@@ -101,6 +102,8 @@ pub struct ShardConfig {
     pub rules: Option<Arc<Rules>>,
     /// What topics and filters become; `None`: they stay.
     pub rewrites: Option<Arc<Rewrites>>,
+    /// What every client is subscribed to; `None`: nothing.
+    pub auto_subscriptions: Option<Arc<[AutoSubscription]>>,
     /// QoS 0 publications are stored too (for consumers other than MQTT).
     pub store_qos0: bool,
 }
@@ -149,6 +152,7 @@ impl ShardConfig {
             redirect: None,
             rules: None,
             rewrites: None,
+            auto_subscriptions: None,
             store_qos0: false,
         }
     }

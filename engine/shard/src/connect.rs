@@ -276,6 +276,7 @@ impl Shard {
             self.begin_resend(index, store);
             self.share_online(index);
             self.queue_pump(index);
+            self.auto_subscribe(index, connection, store);
         }
         self.unstall(connection, store);
     }

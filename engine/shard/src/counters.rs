@@ -96,6 +96,8 @@ counters! {
     Counter rewritten,
     /// Topics, filters and wills for which a rule of rewriting has no valid name.
     Counter rewrites_refused,
+    /// Subscriptions that every client gets and one did not.
+    Counter auto_subscriptions_refused,
     /// Times that a connection stopped in front of a publication because the store had no room.
     Counter held,
     /// Lanes that collapsed because a peer's mesh ring was full.

@@ -24,6 +24,7 @@
 mod acknowledge;
 mod alias;
 mod authentication;
+mod auto_subscribe;
 mod barrier;
 mod catch_up;
 mod census;
@@ -74,6 +75,7 @@ mod wheel;
 mod tests;
 
 pub use authentication::{Admission, Proof, Reauthentication};
+pub use auto_subscribe::{AutoSubscription, AutoSubscriptionError};
 pub use census::Census;
 pub use config::{NAME_BYTES_MAX, ShardConfig, home_shard};
 pub use counters::{Counters, Kind};

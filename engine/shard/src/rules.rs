@@ -15,6 +15,7 @@ use engine_mqtt::{Connect, ReasonCode};
 use engine_session::Now;
 use engine_topic::Filter;
 
+use crate::auto_subscribe::AutoSubscription;
 use crate::delayed::split;
 use crate::port::ConnectionId;
 use crate::shard::Shard;
@@ -341,7 +342,10 @@ impl Shard {
     /// Whether a connection's user has to be known later.
     fn asks_for_users(&self) -> bool {
         let rewrites = self.config.rewrites.as_deref();
-        self.config.rules.is_some() || rewrites.is_some_and(|rewrites| rewrites.name_users)
+        let all = self.config.auto_subscriptions.as_deref();
+        self.config.rules.is_some()
+            || rewrites.is_some_and(|rewrites| rewrites.name_users)
+            || all.is_some_and(|all| all.iter().any(AutoSubscription::names_users))
     }
 }
 

@@ -39,6 +39,7 @@ pub(crate) struct Wanted {
 pub(crate) struct Request {
     pub(crate) connection: ConnectionId,
     pub(crate) client: ClientKey,
+    /// 0: no packet asked for it, and none answers.
     pub(crate) packet_id: u16,
     /// In the packet's order; an UNSUBSCRIBE that came meanwhile takes its filter out.
     pub(crate) filters: Vec<Result<Wanted, ReasonCode>>,
@@ -51,6 +52,7 @@ pub(crate) struct Request {
 pub(crate) struct Answer {
     pub(crate) connection: ConnectionId,
     pub(crate) client: ClientKey,
+    /// 0: it is not said.
     pub(crate) packet_id: u16,
     pub(crate) reasons: Vec<ReasonCode>,
     /// Retained messages follow for so many of the filters.
@@ -270,7 +272,12 @@ impl Shard {
         if let Some(link) = self.connections.get_mut(&connection) {
             link.subscribing -= 1;
         }
-        self.write_suback(connection, packet_id, &reasons);
+        if packet_id > 0 {
+            self.write_suback(connection, packet_id, &reasons);
+        } else {
+            let refused = reasons.iter().filter(|reason| reason.number() >= 0x80);
+            self.counters.auto_subscriptions_refused += refused.count() as u64;
+        }
         let Some(client) = self.client(key) else {
             return;
         };

@@ -25,10 +25,17 @@ pub(crate) struct TemplateError {
 pub(crate) struct Template(Vec<Vec<Piece>>);
 
 impl Template {
-    /// Reads it; `parts` of a match can be named.
+    /// Reads it; so many parts of a match can be named.
     pub(crate) fn parse(text: &str, parts: usize) -> Result<Self, TemplateError> {
-        let levels = text.split('/').map(|level| pieces(level, parts));
+        let levels = text.split('/').map(|level| pieces(level, Some(parts)));
         levels.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Reads one in which nothing is a part.
+    pub(crate) fn without_parts(text: &str) -> Self {
+        let levels = text.split('/').map(|level| pieces(level, None));
+        // Only parts can be wrong.
+        Self(levels.collect::<Result<_, _>>().unwrap_or_default())
     }
 
     /// Whether the user's name has a place in it.
@@ -69,7 +76,7 @@ fn is_level(name: &str) -> bool {
     !name.is_empty() && !name.contains(['/', '+', '#'])
 }
 
-fn pieces(level: &str, parts: usize) -> Result<Vec<Piece>, TemplateError> {
+fn pieces(level: &str, parts: Option<usize>) -> Result<Vec<Piece>, TemplateError> {
     let mut pieces = Vec::new();
     let mut rest = level;
     let mut text = String::new();
@@ -77,7 +84,7 @@ fn pieces(level: &str, parts: usize) -> Result<Vec<Piece>, TemplateError> {
         let (own, behind) = rest.split_at(sign.len_utf8());
         let place = match sign {
             '%' => name(behind),
-            '$' => part(behind, parts)?,
+            '$' => parts.map_or(Ok(None), |parts| part(behind, parts))?,
             _ => None,
         };
         if let Some((piece, len)) = place {

@@ -9,6 +9,7 @@
     reason = "a test names what it looks for"
 )]
 
+mod auto_subscribe;
 mod clock;
 mod delayed;
 mod delivery;
