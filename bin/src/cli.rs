@@ -173,6 +173,7 @@ impl Serve {
             limits: None,
             redirect: None,
             rewrite: None,
+            auto_subscribe: None,
         }
     }
 }

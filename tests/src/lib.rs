@@ -9,6 +9,7 @@
 //! | `interop` | foreign clients: mosquitto, paho, gmqtt, MQTT.js, rumqttc |
 //! | `admin` | clients sent away, or elsewhere |
 //! | `authentication` | SCRAM-SHA-256 over AUTH, at the door and again |
+//! | `auto_subscribe` | what every client is subscribed to |
 //! | `crash` | the real process killed, stopped, short of disk or descriptors, on damaged files |
 //! | `hostile` | clients that mean harm get their answer, and harm nobody else |
 //! | `regressions` | faults that users of other brokers have reported |
@@ -36,6 +37,8 @@
 mod admin;
 #[cfg(test)]
 mod authentication;
+#[cfg(test)]
+mod auto_subscribe;
 #[cfg(test)]
 mod client;
 #[cfg(test)]

@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use engine_shard::{ClientLimits, Redirect, Rewrites, Rules, Strategy};
+use engine_shard::{AutoSubscription, ClientLimits, Redirect, Rewrites, Rules, Strategy};
 use serde::Deserialize;
 
 use crate::acl::{self, AclError};
+use crate::auto_subscribe::{self, AutoSubscriptionSettings, AutoSubscriptionsError};
 use crate::limits::{LimitError, LimitSettings};
 use crate::redirect::{RedirectError, RedirectSettings};
 use crate::rewrite::{self, RewriteSettings, RewritesError};
@@ -196,6 +197,8 @@ pub struct Settings {
     pub redirect: Option<RedirectSettings>,
     /// What topics and filters become; in the file only.
     pub rewrite: Option<Vec<RewriteSettings>>,
+    /// What every client is subscribed to; in the file only.
+    pub auto_subscribe: Option<Vec<AutoSubscriptionSettings>>,
 }
 
 fn strategy<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Strategy>, D::Error> {
@@ -239,6 +242,7 @@ impl Settings {
             limits: self.limits.or(base.limits),
             redirect: self.redirect.or(base.redirect),
             rewrite: self.rewrite.or(base.rewrite),
+            auto_subscribe: self.auto_subscribe.or(base.auto_subscribe),
         }
     }
 
@@ -296,6 +300,8 @@ impl Settings {
             limits: defaults.limits,
             redirect: None,
             rewrites: rewrite::finish(self.rewrite).map_err(ConfigError::Rewrites)?,
+            auto_subscriptions: auto_subscribe::finish(self.auto_subscribe)
+                .map_err(ConfigError::AutoSubscriptions)?,
         };
         config.check()?;
         config.limits = limits
@@ -346,6 +352,8 @@ pub struct Config {
     pub redirect: Option<Redirect>,
     /// What topics and filters become; none by default: they stay.
     pub rewrites: Option<Arc<Rewrites>>,
+    /// What every client is subscribed to; nothing by default.
+    pub auto_subscriptions: Option<Arc<[AutoSubscription]>>,
 }
 
 impl Default for Config {
@@ -366,6 +374,7 @@ impl Default for Config {
             limits: ClientLimits::default(),
             redirect: None,
             rewrites: None,
+            auto_subscriptions: None,
         }
     }
 }
@@ -464,6 +473,8 @@ pub enum ConfigError {
     Redirect(RedirectError),
     /// Topics cannot be rewritten so.
     Rewrites(RewritesError),
+    /// Clients cannot be subscribed to that.
+    AutoSubscriptions(AutoSubscriptionsError),
     /// The list of listeners is empty.
     NoListener,
     /// An address and why its host could not be resolved.
@@ -494,6 +505,7 @@ impl fmt::Display for ConfigError {
             Self::Url(error) => error.fmt(f),
             Self::Redirect(error) => error.fmt(f),
             Self::Rewrites(error) => error.fmt(f),
+            Self::AutoSubscriptions(error) => error.fmt(f),
             Self::Durability(text) => write!(
                 f,
                 "durability \"{text}\" must be commit, interval:MS (1 to {INTERVAL_MS_MAX} ms) \

@@ -19,6 +19,7 @@
 mod acl;
 mod admin;
 mod auth;
+mod auto_subscribe;
 mod base64;
 mod checks;
 mod config;
@@ -54,6 +55,7 @@ mod users;
 mod watchdog;
 
 pub use acl::AclError;
+pub use auto_subscribe::{AutoSubscriptionSettings, AutoSubscriptionsError};
 pub use config::{
     COMMIT_WAIT_US, COMMIT_WAIT_US_MAX, Config, ConfigError, Durability, INTERVAL_MS_MAX,
     Retention, SHARDS_MAX, Settings,

@@ -269,6 +269,7 @@ fn options(config: &Config, shards: u8) -> NodeOptions {
         share_strategy: config.share_strategy,
         redirect: config.redirect.clone(),
         rewrites: config.rewrites.clone(),
+        auto_subscriptions: config.auto_subscriptions.clone(),
         retention,
         clients: config.limits,
         ..NodeOptions::new(shards, seed)

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use engine_shard::{
-    ClientLimits, LogOffset, Message, QueueId, Redirect, Rehomed, Rewrites, Rules, Shard,
-    ShardConfig, ShardId, Strategy, Table, home_shard, read_retained, retained_change,
+    AutoSubscription, ClientLimits, LogOffset, Message, QueueId, Redirect, Rehomed, Rewrites,
+    Rules, Shard, ShardConfig, ShardId, Strategy, Table, home_shard, read_retained,
+    retained_change,
 };
 use engine_topic::Writer;
 use foldhash::fast::FixedState;
@@ -53,6 +54,8 @@ pub struct NodeOptions {
     pub rules: Option<Arc<Rules>>,
     /// What topics and filters become; `None`: they stay.
     pub rewrites: Option<Arc<Rewrites>>,
+    /// What every client is subscribed to; `None`: nothing.
+    pub auto_subscriptions: Option<Arc<[AutoSubscription]>>,
     /// Randomness, used when the directory is made and mixed into every start.
     pub seed: u64,
     /// Changes a shard's settings from their defaults.
@@ -78,6 +81,7 @@ impl NodeOptions {
             redirect: None,
             rules: None,
             rewrites: None,
+            auto_subscriptions: None,
             seed,
             tune: |_| {},
         }
@@ -465,6 +469,7 @@ fn restore<D: Disk>(
     config.redirect = options.redirect.clone();
     config.rules = options.rules.clone();
     config.rewrites = options.rewrites.clone();
+    config.auto_subscriptions = options.auto_subscriptions.clone();
     (options.tune)(&mut config);
     let mut last_queue = 0;
     let mut names = HashMap::with_hasher(FixedState::with_seed(seed));
