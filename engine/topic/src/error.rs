@@ -53,6 +53,11 @@ pub enum TopicError {
     /// inner filter could only match names that start with `$share/`, and would change its meaning
     /// if it were ever parsed by itself.
     ShareNested,
+    /// No filter follows `$exclusive/`.
+    ExclusiveFilterMissing,
+    /// The filter of an exclusive subscription is exclusive or shared itself, or that of a shared
+    /// one is exclusive: what many share is nobody's own.
+    ExclusiveNested,
     /// The text has more levels than this node allows.
     TooManyLevels {
         /// Levels in the text.
@@ -76,7 +81,10 @@ impl TopicError {
             Self::SingleLevelNotAlone { .. } => Some("MQTT-4.7.1-2"),
             Self::ShareNameEmpty => Some("MQTT-4.8.2-1"),
             Self::ShareNameWildcard { .. } | Self::ShareFilterMissing => Some("MQTT-4.8.2-2"),
-            Self::ShareNested | Self::TooManyLevels { .. } => None,
+            Self::ShareNested
+            | Self::ExclusiveFilterMissing
+            | Self::ExclusiveNested
+            | Self::TooManyLevels { .. } => None,
         }
     }
 
@@ -104,6 +112,13 @@ impl TopicError {
             }
             Self::ShareFilterMissing => write!(f, "share name is not followed by a filter"),
             Self::ShareNested => write!(f, "filter of a shared subscription is shared itself"),
+            Self::ExclusiveFilterMissing => write!(f, "'$exclusive/' is not followed by a filter"),
+            Self::ExclusiveNested => {
+                write!(
+                    f,
+                    "filter of an exclusive subscription is exclusive or shared itself"
+                )
+            }
             Self::TooManyLevels { levels, levels_max } => {
                 write!(f, "topic has {levels} levels, more than {levels_max}")
             }

@@ -12,6 +12,15 @@ const QUEUE_PREFIX: &str = "$queue/";
 /// The share name that stands for [`QUEUE_PREFIX`].
 const QUEUE_GROUP: &str = "$queue";
 
+/// Where an exclusive subscription's filter begins.
+const EXCLUSIVE_PREFIX: &str = "$exclusive/";
+
+/// The filter behind `$exclusive/`; `None`: the text is not that of an exclusive subscription.
+#[must_use]
+pub fn strip_exclusive(text: &str) -> Option<&str> {
+    text.strip_prefix(EXCLUSIVE_PREFIX)
+}
+
 /// Whether a valid filter is a shared subscription, by its first level.
 #[must_use]
 pub fn is_shared(text: &str) -> bool {
@@ -33,17 +42,20 @@ pub enum FilterKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Filter<'a> {
-    /// The filter itself, without `$share/<group>/` or `$queue/`: what the routing table holds.
+    /// The filter itself, without `$share/<group>/`, `$queue/` or `$exclusive/`: what the routing
+    /// table holds.
     pub text: &'a str,
     /// Whether `text` has wildcards.
     pub kind: FilterKind,
     /// The share name (group) of a shared subscription; `$queue` for one in the old form.
     pub share: Option<&'a str>,
+    /// At most one session may have this subscription: the text starts with `$exclusive/`.
+    pub exclusive: bool,
 }
 
 impl<'a> Filter<'a> {
     /// Checks a filter under the default limits. A text that starts with `$share/` or `$queue/` is
-    /// always a shared subscription.
+    /// always a shared subscription, one that starts with `$exclusive/` an exclusive one.
     ///
     /// # Errors
     /// Names the first rule that the text breaks.
@@ -51,19 +63,25 @@ impl<'a> Filter<'a> {
         Self::parse_within(text, &Limits::default())
     }
 
-    /// Checks a filter under a node's limits (the share prefix does not count as levels).
+    /// Checks a filter under a node's limits (prefixes do not count as levels).
     ///
     /// # Errors
     /// Names the first rule that the text breaks.
     pub fn parse_within(text: &'a str, limits: &Limits) -> Result<Self, TopicError> {
         check_text(text)?;
         let (share, inner) = split_share(text)?;
+        let exclusive = strip_exclusive(inner);
+        let inner = exclusive.unwrap_or(inner);
+        if exclusive.is_some() {
+            check_exclusive(share, inner)?;
+        }
         let kind = check_wildcards(inner, text.len() - inner.len())?;
         check_levels(inner, limits)?;
         Ok(Self {
             text: inner,
             kind,
             share,
+            exclusive: exclusive.is_some(),
         })
     }
 
@@ -109,6 +127,17 @@ fn split_share(text: &str) -> Result<(Option<&str>, &str), TopicError> {
         return Err(TopicError::ShareNested);
     }
     Ok((Some(group), inner))
+}
+
+/// Checks what stands behind `$exclusive/`.
+fn check_exclusive(share: Option<&str>, inner: &str) -> Result<(), TopicError> {
+    if share.is_some() || is_shared(inner) || strip_exclusive(inner).is_some() {
+        return Err(TopicError::ExclusiveNested);
+    }
+    if inner.is_empty() {
+        return Err(TopicError::ExclusiveFilterMissing);
+    }
+    Ok(())
 }
 
 /// Checks where wildcards stand. `start` is the byte at which `filter` begins in the whole text.
@@ -240,10 +269,43 @@ mod tests {
     }
 
     #[test]
+    fn exclusive_filters_lose_their_prefix() {
+        for (text, inner, kind) in [
+            ("$exclusive/a", "a", FilterKind::Exact),
+            ("$exclusive//", "/", FilterKind::Exact),
+            ("$exclusive/a/+", "a/+", FilterKind::Wildcard),
+            ("$exclusive/$SYS/#", "$SYS/#", FilterKind::Wildcard),
+        ] {
+            let filter = Filter::parse(text).unwrap();
+            let found = (filter.text, filter.kind, filter.share, filter.exclusive);
+            assert_eq!(found, (inner, kind, None, true));
+            assert_eq!(strip_exclusive(text), Some(inner));
+        }
+        for text in [
+            "$exclusive",
+            "$exclusivea/b",
+            "$EXCLUSIVE/a",
+            "a/$exclusive/b",
+        ] {
+            let filter = Filter::parse(text).unwrap();
+            assert_eq!((filter.text, filter.exclusive), (text, false));
+            assert_eq!(strip_exclusive(text), None);
+        }
+        check_error("$exclusive/", TopicError::ExclusiveFilterMissing);
+        check_error("$exclusive/$exclusive/a", TopicError::ExclusiveNested);
+        check_error("$exclusive/$share/g/a", TopicError::ExclusiveNested);
+        check_error("$exclusive/$queue/a", TopicError::ExclusiveNested);
+        check_error("$share/g/$exclusive/a", TopicError::ExclusiveNested);
+        check_error("$queue/$exclusive/a", TopicError::ExclusiveNested);
+        check_error("$exclusive/a+", TopicError::SingleLevelNotAlone { at: 12 });
+    }
+
+    #[test]
     fn levels_are_bounded_without_the_share_prefix() {
         let limits = Limits::new(2).unwrap();
         assert!(Filter::parse_within("a/#", &limits).is_ok());
         assert!(Filter::parse_within("$share/g/a/#", &limits).is_ok());
+        assert!(Filter::parse_within("$exclusive/a/#", &limits).is_ok());
         let error = TopicError::TooManyLevels {
             levels: 3,
             levels_max: 2,

@@ -30,7 +30,7 @@ mod writer;
 
 pub use change::{Change, FilterEntry, FilterId, Match};
 pub use error::TopicError;
-pub use filter::{Filter, FilterKind, is_shared};
+pub use filter::{Filter, FilterKind, is_shared, strip_exclusive};
 pub use limits::{LEVELS_MAX, Limits, SHARDS_MAX, TEXT_LEN_MAX};
 pub use matching::matches;
 pub use name::TopicName;
