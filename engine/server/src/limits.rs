@@ -26,6 +26,7 @@ pub struct LimitSettings {
     sessions: Option<u32>,
     retained: Option<u32>,
     delayed: Option<u32>,
+    exclusive: Option<u32>,
     session_expiry_s: Option<u32>,
     connect_timeout_s: Option<u16>,
     connects_per_s: Option<u32>,
@@ -128,6 +129,7 @@ impl LimitSettings {
             sessions: within("sessions", self.sessions, usual.sessions, &all)?,
             retained: self.retained.unwrap_or(usual.retained),
             delayed: self.delayed.unwrap_or(usual.delayed),
+            exclusive: self.exclusive.unwrap_or(usual.exclusive),
             session_expiry_s: within(
                 "session-expiry-s",
                 self.session_expiry_s,
@@ -171,7 +173,7 @@ mod tests {
                     topic-levels = 5\nsubscriptions = 6\ninflight = 7\nreceive-maximum = 8\n\
                     sessions = 9\nretained = 10\nsession-expiry-s = 11\nconnect-timeout-s = 12\n\
                     connects-per-s = 13\npublishes-per-s = 14\npublish-bytes-per-s = 15\n\
-                    delayed = 16\n";
+                    delayed = 16\nexclusive = 17\n";
         let expected = ClientLimits {
             packet_bytes: 2048,
             client_id_bytes: 30,
@@ -182,6 +184,7 @@ mod tests {
             receive_maximum: 8,
             sessions: 9,
             retained: 10,
+            exclusive: 17,
             session_expiry_s: 11,
             connect_timeout_s: 12,
             connects_per_s: 13,

@@ -26,6 +26,8 @@ pub struct Subscription {
     pub no_local: bool,
     /// The RETAIN flag is passed on as published.
     pub retain_as_published: bool,
+    /// No other session may have such a subscription to this filter.
+    pub exclusive: bool,
     /// The subscription identifier.
     pub id: Option<NonZeroU32>,
     /// By log: the subscription begins here.
@@ -54,13 +56,13 @@ impl Subscription {
         at.offset >= cut
     }
 
-    /// The stored value: version 1 or 2 | qos | flags (1 no local, 2 retain as published) | id
-    /// `u32` (0: none) | cuts; in version 2, which those have that begin in the past: since when
-    /// the filter's queue has everything, as the cuts.
+    /// The stored value: version 1 to 4 | qos | flags (1 no local, 2 retain as published) | id
+    /// `u32` (0: none) | cuts; in versions 2 and 4, which those have that begin in the past: since
+    /// when the filter's queue has everything, as the cuts. Exclusive ones have versions 3 and 4.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let flags = u8::from(self.no_local) | (u8::from(self.retain_as_published) << 1);
-        let version = 1 + u8::from(self.replay.is_some());
+        let version = 1 + u8::from(self.replay.is_some()) + 2 * u8::from(self.exclusive);
         let mut out = vec![version, self.qos as u8, flags];
         out.extend_from_slice(&self.id.map_or(0, NonZeroU32::get).to_le_bytes());
         put_offsets(&mut out, &self.cuts);
@@ -77,7 +79,7 @@ impl Subscription {
     pub fn decode(filter: &str, value: &[u8]) -> Result<Self, ValueError> {
         let mut fields = Fields::new("subscription", value);
         let version = fields.u8()?;
-        if !matches!(version, 1 | 2) {
+        if !matches!(version, 1..=4) {
             return Err(ValueError::Unknown {
                 what: "subscription version",
                 got: u64::from(version),
@@ -87,7 +89,7 @@ impl Subscription {
         let flags = fields.u8()?;
         let id = fields.u32()?;
         let cuts = fields.offsets()?;
-        let queued = (version == 2).then(|| fields.offsets()).transpose()?;
+        let queued = (version % 2 == 0).then(|| fields.offsets()).transpose()?;
         fields.end()?;
         Ok(Self {
             filter: Arc::from(filter),
@@ -95,6 +97,7 @@ impl Subscription {
             qos,
             no_local: flags & 1 != 0,
             retain_as_published: flags & 2 != 0,
+            exclusive: version > 2,
             id: NonZeroU32::new(id),
             cuts: cuts.into(),
             replay: queued.map(|queued| {
@@ -303,6 +306,7 @@ mod tests {
             qos,
             no_local: id == 9,
             retain_as_published: id == 8,
+            exclusive: false,
             id: NonZeroU32::new(id),
             cuts: vec![LogOffset(cut)].into(),
             replay: None,
@@ -371,7 +375,7 @@ mod tests {
                 Ok(&*one)
             );
         }
-        assert!(Subscription::decode("a", &[3]).is_err(), "a later version");
+        assert!(Subscription::decode("a", &[5]).is_err(), "a later version");
         for filter in ["a/#", "a"] {
             let mut one = Subscription::clone(&subscription(filter, QoS::AtLeastOnce, 0, 7));
             let queued = vec![LogOffset(70), LogOffset(80)].into();
@@ -381,6 +385,14 @@ mod tests {
             let below = if is_wildcard(filter) { 80 } else { 0 };
             assert_eq!(one.sifts_below(1), LogOffset(below), "{filter}");
             assert_eq!(one.sifts_below(2), LogOffset::ZERO);
+            one.exclusive = true;
+            assert_eq!(one.encode().first(), Some(&4));
+            let read = Subscription::decode(filter, &one.encode());
+            assert_eq!(read.as_ref(), Ok(&one));
+            one.replay = None;
+            assert_eq!(one.encode().first(), Some(&3), "earlier nodes refuse it");
+            let read = Subscription::decode(filter, &one.encode());
+            assert_eq!(read.as_ref(), Ok(&one));
         }
     }
 }

@@ -140,13 +140,21 @@ impl Shard {
         if !self.may(connection, Action::Subscribe, filter.text) {
             return Err(ReasonCode::NotAuthorized);
         }
-        let had = self.clients[index].session.subscriptions.find(&text);
-        if had.is_some_and(|had| one.is_had(had)) {
+        let name = filter.share.map_or(filter.text, |_| &text);
+        let had = self.clients[index].session.subscriptions.find(name);
+        // One that the session has for itself is not to become an ordinary one.
+        let is_had = had.is_some_and(|had| match (had.exclusive, filter.exclusive) {
+            (true, false) => true,
+            (false, true) => false,
+            (true, true) | (false, false) => one.is_had(had),
+        });
+        if is_had {
             return Ok(None);
         }
         let options = one.options;
         Ok(Some(Wanted {
-            filter: text.as_str().into(),
+            filter: name.into(),
+            exclusive: filter.exclusive,
             qos: options.qos,
             no_local: options.no_local,
             retain_as_published: options.retain_as_published,

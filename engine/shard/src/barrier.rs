@@ -27,13 +27,15 @@ pub(crate) enum Goal {
     Group(ClientKey),
     /// Groups give records to new members: they get their SUBACK.
     Answer(Box<Answer>),
+    /// Topics that an UNSUBSCRIBE gave up are free: its UNSUBACK goes.
+    Unsubscribed(ConnectionId, u16, Vec<ReasonCode>),
 }
 
 #[derive(Debug)]
 struct Barrier {
     version: Option<u64>,
     goal: Goal,
-    /// Answers of groups' owners, and of logs, that it waits for besides.
+    /// Answers of owners of groups and topics, and of logs, that it waits for besides.
     joins: usize,
 }
 
@@ -78,7 +80,7 @@ impl Barriers {
         self.last_request
     }
 
-    /// Something that waits for `joins` groups alone.
+    /// Something that waits for `joins` owners alone.
     pub(crate) fn open_joins(&mut self, goal: Goal, joins: usize) -> u64 {
         let request = self.open(goal, joins);
         if let Some(barrier) = self.open.get_mut(&request) {
@@ -109,7 +111,9 @@ impl Barriers {
             .values_mut()
             .filter_map(|barrier| match &mut barrier.goal {
                 Goal::Subscribe(request) => Some(&mut **request),
-                Goal::Resume(..) | Goal::Group(_) | Goal::Answer(_) => None,
+                Goal::Resume(..) | Goal::Group(_) | Goal::Answer(_) | Goal::Unsubscribed(..) => {
+                    None
+                }
             })
     }
 
@@ -126,29 +130,26 @@ impl Barriers {
         }
     }
 
-    /// An owner has answered. One that has refused takes its filter out of the SUBSCRIBE, and is
-    /// to be told if that filter was still wanted.
+    /// An owner has answered about the filter that is the `same`. One that has refused takes it out
+    /// of the SUBSCRIBE: returned if it was still wanted.
     pub(crate) fn joined(
         &mut self,
         request: u64,
-        text: &str,
         accepted: bool,
-    ) -> Option<(ClientKey, Arc<str>)> {
+        same: impl Fn(&Wanted) -> bool,
+    ) -> Option<(ClientKey, Wanted)> {
         let barrier = self.open.get_mut(&request)?;
         barrier.joins = barrier.joins.saturating_sub(1);
         let Goal::Subscribe(request) = &mut barrier.goal else {
             return None;
         };
-        let same = |wanted: &&mut Result<Wanted, ReasonCode>| {
-            wanted.as_ref().is_ok_and(|one| *one.filter == *text)
-        };
         let wanted = request
             .filters
             .iter_mut()
             .filter(|_| !accepted)
-            .find(same)?;
+            .find(|wanted| wanted.as_ref().is_ok_and(&same))?;
         let refused = std::mem::replace(wanted, Err(ReasonCode::QuotaExceeded));
-        refused.ok().map(|one| (request.client, one.filter))
+        refused.ok().map(|one| (request.client, one))
     }
 }
 
@@ -252,6 +253,9 @@ impl Shard {
                 Goal::Resume(key, connection) => self.resumed(key, connection, store),
                 Goal::Group(key) => self.group_routed(key),
                 Goal::Answer(answer) => self.answer_subscribe(*answer, store),
+                Goal::Unsubscribed(connection, packet_id, reasons) => {
+                    self.send_unsuback(connection, packet_id, &reasons);
+                }
             }
         }
     }

@@ -41,6 +41,12 @@ census! {
     unsent_shared,
     /// QoS 2 deliveries for groups that are complete and of which the group does not know.
     shared_done,
+    /// Exclusive subscriptions of all sessions.
+    exclusive_subscriptions,
+    /// Filters that a session has for itself, at the filters' owner.
+    exclusive_filters,
+    /// Claims that came before all shards had said what their sessions have.
+    early_claims,
     /// Sessions that have to do with groups.
     sharers,
     /// Filters that a session wants, online or by its queue.
@@ -143,6 +149,8 @@ impl Shard {
             client_ids: self.by_client_id.len() - self.by_group.len(),
             groups: self.by_group.len(),
             sharers: self.sharers.len(),
+            exclusive_filters: self.exclusive.len(),
+            early_claims: self.exclusive.early(),
             shared_done: self.orphans.len(),
             routed_filters: self.table.filter_count(),
             leaving: self.leaving.len(),
@@ -199,6 +207,8 @@ impl Shard {
                 census.unsent_shared += group.returned.len();
             } else {
                 census.subscriptions += session.subscriptions.len();
+                let own = session.subscriptions.iter().filter(|one| one.exclusive);
+                census.exclusive_subscriptions += own.count();
                 census.in_flight_most = census.in_flight_most.max(session.window.len());
             }
             census.unsent_shared += client.assigned.len();

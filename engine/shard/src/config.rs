@@ -57,6 +57,8 @@ pub struct ShardConfig {
     pub delayed_window_max: usize,
     /// Bytes of those; one is there whatever its size.
     pub delayed_window_bytes_max: usize,
+    /// Filters of which this shard says who has an exclusive subscription to them.
+    pub exclusive_max: usize,
     /// Bytes of a client id.
     pub client_id_bytes_max: u16,
     /// Bytes of a topic name or filter, at most [`NAME_BYTES_MAX`].
@@ -131,6 +133,7 @@ impl ShardConfig {
             delayed_max: 1_000_000,
             delayed_window_max: 1_024,
             delayed_window_bytes_max: 1024 * 1024,
+            exclusive_max: 100_000,
             client_id_bytes_max: u16::MAX,
             topic_bytes_max: NAME_BYTES_MAX,
             topic_levels_max: 128,
@@ -172,6 +175,7 @@ impl ShardConfig {
             sessions_max: share(limits.sessions) as usize,
             retained_max: share(limits.retained) as usize,
             delayed_max: share(limits.delayed) as usize,
+            exclusive_max: share(limits.exclusive) as usize,
             session_expiry_max_s: limits.session_expiry_s,
             connect_timeout_ms: 1000 * u64::from(limits.connect_timeout_s),
             connects_per_s: share(limits.connects_per_s),

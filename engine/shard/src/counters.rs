@@ -42,6 +42,8 @@ counters! {
     Gauge retained,
     /// Publications that wait until they are due.
     Gauge delayed,
+    /// Filters of this shard to which a session has an exclusive subscription, or asks for one.
+    Gauge exclusive,
     /// Publications that wait to be durable.
     Gauge pending,
     /// Answers that wait for their record to be durable.
@@ -122,6 +124,10 @@ counters! {
     Counter wills,
     /// Delayed publications published when they were due.
     Counter delayed_published,
+    /// Exclusive subscriptions refused because another session has one to the same filter.
+    Counter exclusive_refused,
+    /// Exclusive subscriptions refused because there are as many as there may be.
+    Counter exclusive_full,
     /// SUBSCRIBE packets that began in the past.
     Counter replays,
 }

@@ -168,6 +168,10 @@ impl Shard {
         let shared: Vec<_> = client.assigned.take().into_iter().collect();
         self.share_destroyed(&session, &shared);
         let is_group = client.group.is_some();
+        let id = session.id;
+        for one in session.subscriptions.iter().filter(|one| one.exclusive) {
+            self.vacate(ClientKey { index, session: id }, &one.filter, 0);
+        }
         if !is_group {
             self.counters.subscriptions -= session.subscriptions.len() as u64;
         }
@@ -180,7 +184,6 @@ impl Shard {
         if session.stored.is_none() {
             return;
         }
-        let id = session.id;
         let mut changes = vec![
             state::no_session(&session.client_id),
             state::no_progress(id),

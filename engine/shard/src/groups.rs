@@ -210,6 +210,7 @@ impl Shard {
             qos: QoS::ExactlyOnce,
             no_local: false,
             retain_as_published: true,
+            exclusive: false,
             id: None,
             cuts,
             replay: None,

@@ -142,7 +142,8 @@ impl Lane {
             | MeshMessage::Retired { .. }
             | MeshMessage::RetainedRead(_)
             | MeshMessage::RetainedPage { .. }
-            | MeshMessage::Group(_) => true,
+            | MeshMessage::Group(_)
+            | MeshMessage::Exclusive(_) => true,
         });
         counters.lane_dropped_qos0 += dropped;
         self.outbox.push(MeshMessage::Collapsed { upto: self.told });

@@ -37,6 +37,7 @@ mod counters;
 mod delayed;
 mod deliver;
 mod end;
+mod exclusive;
 mod group;
 mod groups;
 mod interest;

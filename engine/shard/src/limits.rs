@@ -28,6 +28,9 @@ pub struct ClientLimits {
     /// Delayed publications of the node, the same share for each shard. One more is refused with
     /// 0x97.
     pub delayed: u32,
+    /// Exclusive subscriptions of the node, the same share for each shard; 0: none. One more is
+    /// refused with 0x97.
+    pub exclusive: u32,
     /// Session expiry interval, seconds; `u32::MAX`: no bound. A client that asks for more is told
     /// what it has.
     pub session_expiry_s: u32,
@@ -67,6 +70,7 @@ impl Default for ClientLimits {
             sessions: 4_000_000,
             retained: 1_000_000,
             delayed: 1_000_000,
+            exclusive: 100_000,
             session_expiry_s: u32::MAX,
             connect_timeout_s: 10,
             connects_per_s: 0,

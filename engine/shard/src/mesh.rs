@@ -81,6 +81,7 @@ impl Shard {
                 self.retained_page(token, messages, more);
             }
             MeshMessage::Group(message) => self.group_message(from, message, store),
+            MeshMessage::Exclusive(message) => self.exclusive_message(from, message, store),
         }
     }
 

@@ -271,8 +271,9 @@ impl Shard {
                 }
                 Ok(_) if wish.is_err() || !admitted => Err(ReasonCode::ImplementationSpecificError),
                 Ok(_) if busy => Err(ReasonCode::QuotaExceeded),
-                Ok(_) => Ok(Wanted {
-                    filter: text.into(),
+                Ok(filter) => Ok(Wanted {
+                    filter: filter.share.map_or(filter.text, |_| text).into(),
+                    exclusive: filter.exclusive,
                     qos: one.options.qos,
                     no_local: one.options.no_local,
                     retain_as_published: one.options.retain_as_published,

@@ -386,6 +386,49 @@ pub enum MeshMessage {
     },
     /// About a shared group.
     Group(GroupMessage),
+    /// About an exclusive subscription.
+    Exclusive(ExclusiveMessage),
+}
+
+/// What the owner of a filter and the homes of sessions that want it for themselves tell each
+/// other, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ExclusiveMessage {
+    /// To the owner: this session wants the filter for itself.
+    Claim {
+        /// Brought back by `Claimed`.
+        request: u64,
+        /// The filter, without `$exclusive/`.
+        filter: Arc<str>,
+        /// The session.
+        session: u64,
+    },
+    /// Answer to `Claim`.
+    Claimed {
+        /// The request.
+        request: u64,
+        /// The filter.
+        filter: Arc<str>,
+        /// False: another session has it, or there are too many.
+        accepted: bool,
+    },
+    /// To the owner: the session has given it up, and that is durable.
+    Release {
+        /// Brought back by `Released`; 0: none is wanted.
+        request: u64,
+        /// The filter.
+        filter: Arc<str>,
+        /// The session.
+        session: u64,
+    },
+    /// Answer to `Release`.
+    Released {
+        /// The request.
+        request: u64,
+    },
+    /// To every owner at the start: what the sender's durable sessions have of
+    /// the owner's filters.
+    Holders(Vec<(Arc<str>, u64)>),
 }
 
 /// What the owner of a shared group and the homes of its members tell each other, in order.

@@ -194,6 +194,10 @@ impl Shard {
                     Need::of(filter, subscription.qos, false)
                 };
                 session.replays |= subscription.replay.is_some();
+                if subscription.exclusive {
+                    let held = (Arc::clone(&subscription.filter), session.id);
+                    self.exclusive.restored.push(held);
+                }
                 session.subscriptions.insert(Arc::new(subscription));
                 self.counters.subscriptions += u64::from(!is_group);
                 if (need.queue || is_group) && !is_shared(filter) {

@@ -16,6 +16,7 @@ use crate::config::ShardConfig;
 use crate::connections::Connections;
 use crate::counters::Counters;
 use crate::delayed::DelayedTable;
+use crate::exclusive::Exclusive;
 use crate::interest::Interest;
 use crate::lanes::{Lane, Ring};
 use crate::limits::Hold;
@@ -142,6 +143,8 @@ pub struct Shard {
     pub(crate) rehomed: Rehomed,
     /// Shards that have said at the start who their members are.
     pub(crate) members_heard: u8,
+    /// Filters of which at most one session may have an exclusive subscription.
+    pub(crate) exclusive: Exclusive,
 }
 
 impl Shard {
@@ -213,6 +216,7 @@ impl Shard {
             group_messages: VecDeque::new(),
             rehomed: Rehomed::default(),
             members_heard: 0,
+            exclusive: Exclusive::new(seed),
             config,
         }
     }
@@ -244,6 +248,7 @@ impl Shard {
         self.lanes = ends.iter().map(|_| Lane::new(own)).collect();
         self.committed = own;
         self.start_groups(ends);
+        self.tell_holders();
     }
 
     /// A client's socket has been handed to this shard.

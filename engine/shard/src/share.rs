@@ -45,9 +45,10 @@ impl Shard {
         accepted: bool,
         store: &mut S,
     ) {
-        let refused = self.barriers.joined(request, text, accepted);
+        let same = |one: &Wanted| !one.exclusive && *one.filter == **text;
+        let refused = self.barriers.joined(request, accepted, same);
         if let Some((key, wanted)) = refused {
-            self.give_up_joining(key, &wanted);
+            self.give_up_joining(key, &wanted.filter);
         }
         self.check_barriers(store);
     }
@@ -60,6 +61,7 @@ impl Shard {
             qos: wanted.qos,
             no_local: false,
             retain_as_published: wanted.retain_as_published,
+            exclusive: false,
             id: wanted.id.and_then(NonZeroU32::new),
             cuts: Arc::clone(&self.zero),
             replay: None,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use engine_mqtt::{QoS, ReasonCode, RetainHandling};
 use engine_session::{LogOffset, Subscription};
-use engine_topic::is_shared;
+use engine_topic::{is_shared, strip_exclusive};
 
 use crate::barrier::Goal;
 use crate::client::ClientKey;
@@ -27,6 +27,8 @@ const REQUESTS_MAX: u16 = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
     pub(crate) filter: Arc<str>,
+    /// It came as `$exclusive/` and the filter.
+    pub(crate) exclusive: bool,
     pub(crate) qos: QoS,
     pub(crate) no_local: bool,
     pub(crate) retain_as_published: bool,
@@ -101,12 +103,17 @@ impl Shard {
             );
         }
         let joins = Self::shared_of(&request.filters);
+        let claims = Self::exclusive_of(&request.filters);
         let wish = request.replay.clone();
         let seeks = wish.as_ref().map_or(0, |w| w.seeks(self.positions.len()));
         let goal = Goal::Subscribe(Box::new(request));
-        let request = self.route_barrier(changes, goal, joins.len() + seeks, store);
+        let answers = joins.len() + claims.len() + seeks;
+        let request = self.route_barrier(changes, goal, answers, store);
         for text in joins {
             self.ask_to_join(request, &text, client.session);
+        }
+        for filter in claims {
+            self.claim(request, filter, client.session, store);
         }
         if let Some(wish) = wish {
             self.seek(request, &wish, store);
@@ -147,6 +154,7 @@ impl Shard {
                 }
                 Ok(wanted) => {
                     reasons.push(granted(wanted.qos));
+                    self.give_way(key, &wanted);
                     retained += usize::from(self.subscribe(key, wanted, &cuts, replay.as_ref()));
                 }
                 Err(reason) => reasons.push(reason),
@@ -211,6 +219,7 @@ impl Shard {
             qos: wanted.qos,
             no_local: wanted.no_local,
             retain_as_published: wanted.retain_as_published,
+            exclusive: wanted.exclusive,
             id: wanted.id.and_then(NonZeroU32::new),
             cuts: Arc::clone(kept),
             replay,
@@ -253,10 +262,18 @@ impl Shard {
                 self.give_up_joining(key, &wanted.filter);
                 continue;
             }
-            let need = Need::of(&wanted.filter, wanted.qos, true);
-            if let Some(change) = self.interest.remove(&wanted.filter, need) {
-                self.route_changes.push(change);
+            self.lose_interest(wanted);
+            if wanted.exclusive {
+                self.vacate(key, &wanted.filter, 0);
             }
+        }
+    }
+
+    /// A filter of a SUBSCRIBE, not a shared one, comes to nothing.
+    pub(crate) fn lose_interest(&mut self, wanted: &Wanted) {
+        let need = Need::of(&wanted.filter, wanted.qos, true);
+        if let Some(change) = self.interest.remove(&wanted.filter, need) {
+            self.route_changes.push(change);
         }
     }
 
@@ -301,13 +318,21 @@ impl Shard {
         filters: &[&str],
     ) {
         let mut reasons = Vec::with_capacity(filters.len());
+        let mut vacated = Vec::new();
         for filter in filters {
-            reasons.push(self.end_named(index, connection, filter));
+            reasons.push(self.end_named(index, connection, filter, &mut vacated));
         }
         if let Some(link) = self.connections.get_mut(&connection) {
             link.subscribing += 1;
         }
-        if self.clients[index].session.is_durable() {
+        if !vacated.is_empty() {
+            let goal = Goal::Unsubscribed(connection, packet_id, reasons);
+            let request = self.barriers.open_joins(goal, vacated.len());
+            let key = self.key(index);
+            for filter in vacated {
+                self.vacate(key, &filter, request);
+            }
+        } else if self.clients[index].session.is_durable() {
             self.when_durable(Wait::UnsubAck(connection, packet_id, reasons));
         } else {
             self.send_unsuback(connection, packet_id, &reasons);
@@ -315,14 +340,24 @@ impl Shard {
     }
 
     /// Ends the subscription that a filter of UNSUBSCRIBE names: the one that it is rewritten to,
-    /// or one with its own name, from a time without that rule.
-    fn end_named(&mut self, index: u32, connection: ConnectionId, filter: &str) -> ReasonCode {
+    /// or one with its own name, from a time without that rule. What may be free then, as it was
+    /// the session's alone, is added to `vacated`.
+    fn end_named(
+        &mut self,
+        index: u32,
+        connection: ConnectionId,
+        filter: &str,
+        vacated: &mut Vec<Arc<str>>,
+    ) -> ReasonCode {
         let rewritten = self.rewritten_filter(connection, filter);
         let other = rewritten.as_ref().ok().and_then(Option::as_deref);
         for name in other.into_iter().chain([filter]) {
-            let cancelled = self.cancel_requests(index, Some(name));
-            let removed = self.unsubscribe(index, name);
+            let exclusive = strip_exclusive(name);
+            let same = (exclusive.unwrap_or(name), exclusive.is_some());
+            let cancelled = self.cancel_requests(index, Some(same));
+            let removed = self.unsubscribe(index, same);
             if cancelled || removed {
+                vacated.extend(exclusive.map(Into::into));
                 return ReasonCode::Success;
             }
         }
@@ -330,8 +365,13 @@ impl Shard {
         invalid.unwrap_or(ReasonCode::NoSubscriptionExisted)
     }
 
-    fn unsubscribe(&mut self, index: u32, filter: &str) -> bool {
+    /// Ends a subscription, to a filter that came with or without `$exclusive/`.
+    fn unsubscribe(&mut self, index: u32, (filter, exclusive): (&str, bool)) -> bool {
         let session = &mut self.clients[index].session;
+        let held = session.subscriptions.find(filter);
+        if held.is_none_or(|one| one.exclusive != exclusive) {
+            return false;
+        }
         let Some(old) = session.subscriptions.remove(filter) else {
             return false;
         };
@@ -358,8 +398,9 @@ impl Shard {
         true
     }
 
-    /// Takes filters out of SUBSCRIBE packets that are under way: one, or all of a client's.
-    pub(crate) fn cancel_requests(&mut self, index: u32, filter: Option<&str>) -> bool {
+    /// Takes filters out of SUBSCRIBE packets that are under way: one, which came with or without
+    /// `$exclusive/`, or all of a client's.
+    pub(crate) fn cancel_requests(&mut self, index: u32, filter: Option<(&str, bool)>) -> bool {
         let mut gone = Vec::new();
         for request in self
             .barriers
@@ -367,9 +408,9 @@ impl Shard {
             .filter(|request| request.client.index == index)
         {
             for wanted in &mut request.filters {
-                let hit = wanted
-                    .as_ref()
-                    .is_ok_and(|one| filter.is_none_or(|f| *one.filter == *f));
+                let hit = wanted.as_ref().is_ok_and(|one| {
+                    filter.is_none_or(|same| (&*one.filter, one.exclusive) == same)
+                });
                 if hit {
                     let reason = wanted
                         .as_ref()

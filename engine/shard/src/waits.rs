@@ -58,6 +58,9 @@ pub(crate) enum Wait {
     Confirm(Settled),
     /// A new shared group is there.
     Grouped(ClientKey),
+    /// A session has given up a filter that was its alone. Its owner is told, and answers to this
+    /// request; 0: nobody waits.
+    Vacate(ClientKey, Arc<str>, u64),
     /// A will of QoS 0 is heard of, it being durable that it is no will any more.
     Tell(Box<Event>),
     /// Completed deliveries that the stored places have passed.
@@ -171,6 +174,7 @@ impl Shard {
                 self.tell(home, GroupMessage::Confirmed(about));
             }
             Wait::Grouped(key) => self.group_ready(key),
+            Wait::Vacate(key, filter, request) => self.vacated(key, filter, request, store),
             Wait::Tell(event) => self.tell_qos0(&event),
             Wait::Forget(list) => self.forget(list),
         }

@@ -13,6 +13,7 @@ mod auto_subscribe;
 mod clock;
 mod delayed;
 mod delivery;
+mod exclusive;
 mod liveness;
 mod names;
 mod net;
