@@ -12,6 +12,7 @@
 mod connect;
 mod delayed;
 mod exchange;
+mod exclusive;
 mod limits;
 mod malformed;
 mod publish;

@@ -245,6 +245,23 @@ fn a_node_has_so_many_delayed_publications() {
 }
 
 #[test]
+fn a_node_has_so_many_exclusive_subscriptions() {
+    let Some(node) = limited("exclusive = 2") else {
+        return;
+    };
+    let mut client = Dial::clean(Version::V5, "owner").connect(&node);
+    assert_eq!(granted(&mut client, "$exclusive/a"), ReasonCode::Success);
+    assert_eq!(granted(&mut client, "$exclusive/b"), ReasonCode::Success);
+    assert_eq!(
+        granted(&mut client, "$exclusive/c"),
+        ReasonCode::QuotaExceeded
+    );
+    assert_eq!(granted(&mut client, "c"), ReasonCode::Success);
+    client.unsubscribe("$exclusive/a");
+    assert_eq!(granted(&mut client, "$exclusive/c"), ReasonCode::Success);
+}
+
+#[test]
 fn sessions_end_in_time() {
     let Some(node) = limited("session-expiry-s = 60") else {
         return;
