@@ -104,6 +104,9 @@ pub(crate) struct Serve {
     /// Serve clients that do not authenticate, also on addresses beyond loopback
     #[arg(long)]
     allow_anonymous: bool,
+    /// Give every client what is published to FIRST/p2p/ITS-ID, without a subscription
+    #[arg(long)]
+    p2p: bool,
     /// How shared subscriptions choose a member: round-robin, least-in-flight, sticky (by
     /// publisher) or hash-topic [default: round-robin]
     #[arg(long, value_name = "NAME")]
@@ -174,6 +177,7 @@ impl Serve {
             redirect: None,
             rewrite: None,
             auto_subscribe: None,
+            p2p: self.p2p.then_some(true),
         }
     }
 }

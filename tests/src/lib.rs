@@ -53,6 +53,8 @@ mod interop;
 #[cfg(test)]
 mod node;
 #[cfg(test)]
+mod p2p;
+#[cfg(test)]
 mod regressions;
 #[cfg(test)]
 mod rehoming;

@@ -55,15 +55,31 @@ impl fmt::Display for AutoSubscriptionsError {
     }
 }
 
-/// All of a file in its order; `None`: there are none.
+/// What is published to one client (RocketMQ's MQTT proxy subscribes all its sessions to a queue
+/// of this kind). Its level before `p2p` may be empty.
+fn p2p() -> AutoSubscriptionSettings {
+    AutoSubscriptionSettings {
+        filter: "+/p2p/%c".to_owned(),
+        qos: QoS::ExactlyOnce as u8,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::SendIfNew as u8,
+    }
+}
+
+/// All of a file in its order, and that of `p2p` behind them; `None`: there are none.
 pub(crate) fn finish(
     tables: Option<Vec<AutoSubscriptionSettings>>,
+    has_p2p: Option<bool>,
 ) -> Result<Option<Arc<[AutoSubscription]>>, AutoSubscriptionsError> {
     let tables = tables.unwrap_or_default();
     if tables.len() > AUTO_SUBSCRIPTIONS_MAX {
         return Err(AutoSubscriptionsError::Count(tables.len()));
     }
-    let all = (1..).zip(tables).map(|(number, table)| one(number, &table));
+    let p2p = has_p2p.unwrap_or(false).then(p2p);
+    let all = (1..)
+        .zip(tables.into_iter().chain(p2p))
+        .map(|(number, table)| one(number, &table));
     let all: Vec<_> = all.collect::<Result<_, _>>()?;
     Ok((!all.is_empty()).then(|| all.into()))
 }
@@ -132,6 +148,16 @@ mod tests {
         check("filter = '$share/g/a'\nno-local = true", second, "no-local");
         check("qos = 1", "line 3", "`filter`");
         check("filter = 'a'\nnl = true", "line 5", "`nl`");
+    }
+
+    #[test]
+    fn p2p_is_one_more() {
+        let read = |text: &str| Settings::from_toml(text).unwrap().finish().unwrap();
+        let count = |text: &str| read(text).auto_subscriptions.map_or(0, |all| all.len());
+        assert_eq!(count("p2p = true"), 1);
+        assert_eq!(count("p2p = true\n[[auto-subscribe]]\nfilter = 'a'\n"), 2);
+        assert_eq!(count("p2p = false\n[[auto-subscribe]]\nfilter = 'a'\n"), 1);
+        assert!(Settings::from_toml("p2p = 1").is_err());
     }
 
     #[test]

@@ -199,6 +199,8 @@ pub struct Settings {
     pub rewrite: Option<Vec<RewriteSettings>>,
     /// What every client is subscribed to; in the file only.
     pub auto_subscribe: Option<Vec<AutoSubscriptionSettings>>,
+    /// Whether every client gets what is published to `FIRST/p2p/ITS-ID`.
+    pub p2p: Option<bool>,
 }
 
 fn strategy<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Strategy>, D::Error> {
@@ -243,6 +245,7 @@ impl Settings {
             redirect: self.redirect.or(base.redirect),
             rewrite: self.rewrite.or(base.rewrite),
             auto_subscribe: self.auto_subscribe.or(base.auto_subscribe),
+            p2p: self.p2p.or(base.p2p),
         }
     }
 
@@ -300,7 +303,7 @@ impl Settings {
             limits: defaults.limits,
             redirect: None,
             rewrites: rewrite::finish(self.rewrite).map_err(ConfigError::Rewrites)?,
-            auto_subscriptions: auto_subscribe::finish(self.auto_subscribe)
+            auto_subscriptions: auto_subscribe::finish(self.auto_subscribe, self.p2p)
                 .map_err(ConfigError::AutoSubscriptions)?,
         };
         config.check()?;
