@@ -32,6 +32,10 @@ pub(crate) struct BadDelay;
 
 /// The seconds and the topic of `$delayed/<seconds>/<topic>`; any other topic is its own, at once.
 pub(crate) fn split(topic: &str) -> Result<(u32, &str), BadDelay> {
+    // Hardly any topic begins so.
+    if topic.as_bytes().first() != Some(&b'$') {
+        return Ok((0, topic));
+    }
     let Some(rest) = topic.strip_prefix(PREFIX) else {
         return Ok((0, topic));
     };
@@ -58,8 +62,11 @@ pub(crate) fn join(delay_s: u32, topic: String) -> String {
 pub(crate) type DueKey = (u64, u64);
 
 /// The rows of this shard; see the module.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub(crate) struct DelayedTable {
+    /// When the first row is due, or one that is not in memory may be, milliseconds; `u64::MAX`:
+    /// never. This is all that a turn looks at.
+    next_ms: u64,
     window: BTreeMap<DueKey, Vec<u8>>,
     window_bytes: usize,
     /// Rows from here on are in the state store alone.
@@ -71,6 +78,17 @@ pub(crate) struct DelayedTable {
 }
 
 impl DelayedTable {
+    pub(crate) const fn new() -> Self {
+        Self {
+            next_ms: u64::MAX,
+            window: BTreeMap::new(),
+            window_bytes: 0,
+            edge: None,
+            count: 0,
+            again_ms: 0,
+        }
+    }
+
     /// All rows.
     pub(crate) const fn len(&self) -> usize {
         self.count
@@ -96,18 +114,20 @@ impl DelayedTable {
             self.window_bytes -= row.len();
             self.edge = Some(last);
         }
+        self.look();
     }
 
-    /// When the first row is due, or one that is not in memory may be; milliseconds.
-    fn next_ms(&self) -> Option<u64> {
+    fn look(&mut self) {
         let first = self.window.first_key_value().map(|(key, _)| *key);
-        first.or(self.edge).map(|(due_ms, _)| due_ms)
+        let next = first.or(self.edge);
+        self.next_ms = next.map_or(u64::MAX, |(due_ms, _)| due_ms);
     }
 
     fn pop_first(&mut self) -> Option<(DueKey, Vec<u8>)> {
         let (key, row) = self.window.pop_first()?;
         self.window_bytes -= row.len();
         self.count -= 1;
+        self.look();
         Some((key, row))
     }
 
@@ -116,6 +136,7 @@ impl DelayedTable {
         self.count += 1;
         self.window_bytes += row.len();
         self.window.insert(key, row);
+        self.look();
     }
 
     /// Takes the first rows of the state store in place of an empty window.
@@ -128,6 +149,7 @@ impl DelayedTable {
             .map(|(due_ms, number)| (due_ms, number + 1))
             .or(self.edge)
             .filter(|_| more);
+        self.look();
     }
 }
 
@@ -199,9 +221,7 @@ impl Shard {
     /// room for. What finds no room stays.
     pub(crate) fn publish_delayed<S: Store>(&mut self, store: &mut S) {
         for _ in 0..DUE_PER_TURN {
-            let next_ms = self.delayed.next_ms();
-            let is_due = next_ms.is_some_and(|due_ms| due_ms <= self.now.wall_ms);
-            if !is_due || self.stopping {
+            if self.delayed.next_ms > self.now.wall_ms || self.stopping {
                 return;
             }
             if !self.takes_publications(store)
@@ -260,12 +280,17 @@ impl Shard {
     }
 
     /// When something is due, monotonic milliseconds.
-    pub(crate) fn next_delayed_ms(&self) -> u64 {
-        let Some(due_ms) = self.delayed.next_ms().filter(|_| !self.stopping) else {
+    pub(crate) const fn next_delayed_ms(&self) -> u64 {
+        if self.delayed.next_ms == u64::MAX || self.stopping {
             return u64::MAX;
-        };
-        let left_ms = due_ms.saturating_sub(self.now.wall_ms);
-        (self.now.monotonic_ms + left_ms).max(self.delayed.again_ms)
+        }
+        let left_ms = self.delayed.next_ms.saturating_sub(self.now.wall_ms);
+        let at_ms = self.now.monotonic_ms + left_ms;
+        if at_ms > self.delayed.again_ms {
+            at_ms
+        } else {
+            self.delayed.again_ms
+        }
     }
 }
 
@@ -301,14 +326,14 @@ mod tests {
 
     #[test]
     fn the_window_has_the_earliest_rows_and_its_bounds() {
-        let mut table = DelayedTable::default();
+        let mut table = DelayedTable::new();
         for n in [5, 1, 4, 2, 3, 0] {
             table.put((n, n), vec![0; 10], 3, 25);
         }
         assert_eq!((table.len(), table.load()), (6, (2, 20)));
         assert_eq!(table.pop_first().unwrap().0, (0, 0));
         assert_eq!(table.pop_first().unwrap().0, (1, 1));
-        assert_eq!(table.next_ms(), Some(2), "one that is not in memory");
+        assert_eq!(table.next_ms, 2, "one that is not in memory");
         let rows: Vec<_> = [2, 3].map(|n| ((n, n), vec![0; 10])).into();
         table.refill(rows);
         table.put((3, 4), vec![0; 10], 3, 100);

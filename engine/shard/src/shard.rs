@@ -189,7 +189,7 @@ impl Shard {
             waits: VecDeque::new(),
             retain_waits: (0..logs).map(|_| VecDeque::new()).collect(),
             retained: RetainedTable::default(),
-            delayed: DelayedTable::default(),
+            delayed: DelayedTable::new(),
             retirement: Retirement::default(),
             reads: Reads::default(),
             pump: VecDeque::new(),
