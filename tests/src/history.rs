@@ -22,7 +22,8 @@
 //! - nothing is missing to a session but what the node has told that it cut ([`Event::Cut`]);
 //! - a topic's retained message is the last one acknowledged ([`History::check_retained`]);
 //! - the session-present flag is right;
-//! - a will that was removed is never published, and one that is due is delivered.
+//! - a will that was removed is never published, and one that is due is delivered;
+//! - a delayed publication is not delivered before it is due.
 //!
 //! It matches topics and filters by its own code, so that the engine's can be wrong.
 
@@ -140,6 +141,20 @@ pub enum Event<'a> {
         message: MessageId,
         /// Milliseconds.
         interval_ms: u64,
+    },
+    /// It is published to a topic that delays it: it must not be delivered before this time, on the
+    /// clock of the events.
+    Delayed {
+        /// The message.
+        message: MessageId,
+        /// Milliseconds.
+        until_ms: u64,
+    },
+    /// The node has started again by a clock that may be so much ahead of its last one: what is
+    /// delayed may come so much earlier.
+    ClockAhead {
+        /// Milliseconds.
+        by_ms: u64,
     },
     /// A PUBLISH that brings it without DUP has arrived.
     First {
@@ -281,6 +296,8 @@ impl History {
                 message,
                 interval_ms,
             } => self.publication(message)?.interval_ms = Some(interval_ms),
+            Event::Delayed { message, until_ms } => self.publication(message)?.delay(until_ms),
+            Event::ClockAhead { by_ms } => self.clock_ahead(by_ms),
             Event::First { message } => self.publication(message)?.check_fresh(now_ms)?,
             Event::SessionExpired { client } => self.session(client).expired(),
             Event::WillSet(sent) => return self.sent(now_ms, sent, true),
@@ -490,6 +507,11 @@ impl History {
         }
     }
 
+    fn clock_ahead(&mut self, by_ms: u64) {
+        let all = self.publications.values_mut();
+        all.for_each(|one| one.may_come_earlier(by_ms));
+    }
+
     fn session(&mut self, client: ClientNumber) -> &mut Session {
         self.sessions.entry(client).or_default()
     }
@@ -544,7 +566,7 @@ impl History {
             return Err(Violation::RemovedWill { client, message });
         }
         if now_ms < publication.not_before_ms {
-            return Err(Violation::WillEarly { client, message });
+            return Err(publication.early(client));
         }
         if received.retain && !publication.retain {
             return Err(Violation::NotRetained { client, message });

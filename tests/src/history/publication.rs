@@ -27,8 +27,10 @@ pub(super) struct Publication {
     pub(super) retired: bool,
     /// Its message expiry interval.
     pub(super) interval_ms: Option<u64>,
-    /// A will that must not be published earlier.
+    /// A will or a delayed publication must not be published earlier.
     pub(super) not_before_ms: u64,
+    /// It was published to a topic that delays it.
+    pub(super) delayed: bool,
     removed: bool,
 }
 
@@ -54,8 +56,35 @@ impl Publication {
             retired: false,
             interval_ms: None,
             not_before_ms: 0,
+            delayed: false,
             removed: false,
         }
+    }
+
+    pub(super) const fn delay(&mut self, until_ms: u64) {
+        self.delayed = true;
+        self.not_before_ms = until_ms;
+    }
+
+    pub(super) const fn may_come_earlier(&mut self, by_ms: u64) {
+        if self.delayed {
+            self.not_before_ms = self.not_before_ms.saturating_sub(by_ms);
+        }
+    }
+
+    /// It has come before its time.
+    pub(super) const fn early(&self, client: ClientNumber) -> Violation {
+        let message = self.message;
+        if self.delayed {
+            Violation::DelayedEarly { client, message }
+        } else {
+            Violation::WillEarly { client, message }
+        }
+    }
+
+    /// Its place among its publisher's messages is that in which it was sent.
+    pub(super) const fn is_in_order(&self) -> bool {
+        !self.will && !self.delayed
     }
 
     pub(super) fn acknowledge(&mut self, now_ms: u64) {

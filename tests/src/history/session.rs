@@ -230,7 +230,7 @@ impl Session {
             .covering(publication)
             .all(|one| one.settled.is_some_and(|step| step < publication.sent_step));
         let is_whole = is_covered && !self.cut.contains(&message);
-        let is_ordered = !publication.will && !may_be_lost && is_whole && is_settled;
+        let is_ordered = publication.is_in_order() && !may_be_lost && is_whole && is_settled;
         if self.is_first(message) && is_ordered {
             return self.check_order(received, publication);
         }

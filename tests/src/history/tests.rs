@@ -426,3 +426,30 @@ fn no_order_is_expected_under_a_grant_that_changed_meanwhile() {
         Violation::OutOfOrder { .. }
     ));
 }
+
+#[test]
+fn a_delayed_publication_comes_late_and_in_any_order() {
+    let mut story = Story::new();
+    story.subscribe("a/b", 2);
+    story.publish(1, 2);
+    let message = MessageId(1);
+    let until_ms = 100;
+    story.ok(Event::Delayed { message, until_ms });
+    story.acknowledge(1);
+    story.publish(2, 2);
+    story.deliver(2, 2);
+    assert_eq!(story.0.missing(SUBSCRIBER), [message]);
+    assert!(matches!(
+        story.fails(received(1, 2)),
+        Violation::DelayedEarly { .. }
+    ));
+    story.1 = 98;
+    story.ok(Event::ClockAhead { by_ms: 1 });
+    story.1 = 98;
+    story.deliver(1, 2);
+    story.0.finish().unwrap();
+    assert!(matches!(
+        story.fails(received(1, 2)),
+        Violation::Duplicated { .. }
+    ));
+}

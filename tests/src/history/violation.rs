@@ -110,6 +110,10 @@ pub enum Violation {
         client: ClientNumber,
         message: MessageId,
     },
+    DelayedEarly {
+        client: ClientNumber,
+        message: MessageId,
+    },
     Expired {
         message: MessageId,
     },
@@ -142,6 +146,7 @@ impl Violation {
             Self::LostByCrash { .. } => "lost by crash",
             Self::RetainedStale { .. } => "stale",
             Self::WillEarly { .. } => "early will",
+            Self::DelayedEarly { .. } => "early",
             Self::Expired { .. } => "expired",
             Self::RemovedWill { .. } | Self::RemovedWillPublished { .. } => "removed will",
         }
@@ -320,6 +325,11 @@ impl fmt::Display for Violation {
             Self::WillEarly { client, message } => write!(
                 f,
                 "client {} received will {} before its delay had passed",
+                client.0, message.0
+            ),
+            Self::DelayedEarly { client, message } => write!(
+                f,
+                "client {} received delayed message {} before it was due",
                 client.0, message.0
             ),
             Self::Expired { message } => {

@@ -89,6 +89,8 @@ pub(super) struct Actor {
     due_wills: Vec<MessageId>,
     /// Wills that wait for it to come back, until this time.
     waiting_wills: Vec<(MessageId, u64)>,
+    /// Some of what it publishes is delayed.
+    pub(super) delays: bool,
     pub(super) age: Age,
     input: Vec<u8>,
     outbox: Outbox,
@@ -124,6 +126,7 @@ impl Actor {
             has_keep_alive: false,
             due_wills: Vec::new(),
             waiting_wills: Vec::new(),
+            delays: false,
             age: Age::default(),
             input: Vec::new(),
             outbox: Outbox::default(),
@@ -596,8 +599,8 @@ impl Actor {
     }
 
     fn publish(&mut self, stage: &mut Stage<'_>) -> Result<Vec<u8>, String> {
-        let topic = self.rng.index(TOPICS.len());
-        let retain = topic >= RETAINED_FROM && self.rng.chance(2, 3);
+        let topic_number = self.rng.index(TOPICS.len());
+        let retain = topic_number >= RETAINED_FROM && self.rng.chance(2, 3);
         let len = match self.rng.below(12) {
             0 if retain => 0,
             1 => 1500,
@@ -605,7 +608,11 @@ impl Actor {
         };
         let qos = pick_qos(&mut self.rng);
         let message = self.new_message();
-        let topic = TOPICS.get(topic).copied().unwrap_or_default().to_owned();
+        let topic = TOPICS
+            .get(topic_number)
+            .copied()
+            .unwrap_or_default()
+            .to_owned();
         stage.record(Event::Publishing(Sent {
             client: self.number,
             message,
@@ -614,7 +621,8 @@ impl Actor {
             retain,
             empty: len == 0,
         }))?;
-        let expiry_s = self.message_expiry(retain);
+        let delay_s = self.delay(message, topic_number < RETAINED_FROM, stage)?;
+        let expiry_s = self.message_expiry(retain || delay_s > 0);
         if let Some(seconds) = expiry_s {
             let interval_ms = 1_000 * u64::from(seconds);
             stage.record(Event::Expires {
@@ -628,6 +636,7 @@ impl Actor {
             qos,
             retain,
             len,
+            delay_s,
             expiry_s,
         };
         let packet_id = (qos > QoS::AtMostOnce).then(|| self.outbox.free_id());
@@ -724,6 +733,7 @@ impl Actor {
             qos,
             retain: false,
             len: 20,
+            delay_s: 0,
             expiry_s: None,
         }))
     }

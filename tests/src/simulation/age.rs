@@ -1,11 +1,11 @@
 //! What the passing of time does to a client's things: sessions and messages expire, wills wait for
-//! their client. And hours in which nobody does anything.
+//! their client, delayed publications until they are due. And hours in which nobody does anything.
 
 use engine_mqtt::Version;
 
 use super::actor::{Actor, Stage};
 use super::world::World;
-use crate::history::Event;
+use crate::history::{Event, MessageId};
 
 /// Seconds that a will waits for its client, if it waits.
 pub(super) const WILL_DELAY_S: u32 = 1;
@@ -22,6 +22,9 @@ const IDLE_HOURS: [u64; 2] = [2, 5];
 const PAUSE_MS: u64 = 80_000;
 /// Rounds of the node before and after them.
 const ROUNDS: u32 = 12;
+
+/// The longest delay of a publication, seconds.
+const DELAY_MAX_S: u64 = 3;
 
 /// How long a client's session lasts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,6 +76,22 @@ impl Actor {
         }
         let place = self.rng.index(MESSAGE_EXPIRIES_S.len());
         MESSAGE_EXPIRIES_S.get(place).copied()
+    }
+
+    /// Seconds by which it delays a publication that `may` be, 0: it does not.
+    pub(super) fn delay(
+        &mut self,
+        message: MessageId,
+        may: bool,
+        stage: &mut Stage<'_>,
+    ) -> Result<u32, String> {
+        if !self.delays || !may || !self.rng.chance(1, 6) {
+            return Ok(0);
+        }
+        let delay_s = 1 + self.rng.below(DELAY_MAX_S);
+        let until_ms = stage.now_ms + 1_000 * delay_s;
+        stage.record(Event::Delayed { message, until_ms })?;
+        Ok(u32::try_from(delay_s).unwrap_or(u32::MAX))
     }
 
     /// Its connection broke, and its will waits.

@@ -154,6 +154,11 @@ impl World {
         ))
     }
 
+    /// Publications that wait until they are due, whether anybody is owed them or not.
+    pub(super) fn delayed(&self) -> usize {
+        self.censuses().iter().map(|census| census.delayed).sum()
+    }
+
     fn censuses(&self) -> Vec<Census> {
         self.node
             .as_ref()
@@ -262,6 +267,7 @@ pub(super) fn check_bounds(census: &Census, config: &ShardConfig) -> Result<(), 
     let queue = config.pending_max + TURN_PACKETS;
     let lanes = usize::from(config.shards) * (config.lane_events_max + TURN_PACKETS);
     let unsent = config.output_bytes_max + PUBLISH_BYTES + ANSWER_BYTES;
+    let delayed = config.delayed_window_bytes_max + PUBLISH_BYTES;
     let bounds = [
         // After a crash: what was not acknowledged when the place was stored, and QoS 2
         // deliveries that were opened since.
@@ -280,7 +286,7 @@ pub(super) fn check_bounds(census: &Census, config: &ShardConfig) -> Result<(), 
         ("barriers", queue),
         ("delayed", config.delayed_max),
         ("delayed_rows_most", config.delayed_window_max),
-        ("delayed_bytes_most", config.delayed_window_bytes_max),
+        ("delayed_bytes_most", delayed),
     ];
     for (name, count) in census.all() {
         let bound = bounds.iter().find(|(bounded, _)| *bounded == name);

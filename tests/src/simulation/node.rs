@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use engine_server::node::{CoreError, NodeOptions, Now, ShardCore, open_node};
 use engine_shard::{
-    Census, ConnectionId, Cut, LogOffset, MeshBatch, Output, ShardConfig, ShardId, Transmit,
+    Census, ConnectionId, Cut, LogOffset, MeshBatch, Output, ShardConfig, ShardId, Table, Transmit,
 };
 use storage_io::sim::{Rng, SimDisk, SimFile, SimQueue};
 use storage_io::{Completion, Disk, DiskQueue, Op};
@@ -49,6 +49,8 @@ fn tune(config: &mut ShardConfig) {
     config.pending_max = 24;
     config.group_inflight_max = 12;
     config.tombstone_margin_ms = 1_000;
+    config.delayed_window_max = 4;
+    config.delayed_window_bytes_max = 2_000;
 }
 
 struct Seat {
@@ -380,6 +382,9 @@ pub(super) fn stored_messages(disk: &SimDisk, shards: u8) -> Result<BTreeSet<Mes
                 }
             }
         }
+        for record in &records {
+            found.extend(delayed_messages(&record.state));
+        }
         let messages = records
             .iter()
             .filter(|record| record.kind == RecordKind::Message);
@@ -389,4 +394,17 @@ pub(super) fn stored_messages(disk: &SimDisk, shards: u8) -> Result<BTreeSet<Mes
         }));
     }
     Ok(found)
+}
+
+/// The publications that a record keeps until they are due.
+fn delayed_messages(state: &[u8]) -> impl Iterator<Item = MessageId> + '_ {
+    /// What is in front of the body: version, QoS, flags, publisher.
+    const HEADER_LEN: usize = 11;
+    let rows = storage_state::section::decode(state).flatten();
+    let rows = rows.filter(|row| row.table == Table::Delayed as u8);
+    rows.filter_map(|row| {
+        let body = row.value?.get(HEADER_LEN..)?;
+        let body = engine_session::Body::decode(body).ok()?;
+        message_id(body.payload)
+    })
 }

@@ -13,6 +13,8 @@ pub(super) struct Outgoing {
     pub(super) retain: bool,
     /// 0: an empty payload.
     pub(super) len: usize,
+    /// Seconds after which it is published; 0: at once.
+    pub(super) delay_s: u32,
     /// Its message expiry interval, seconds.
     pub(super) expiry_s: Option<u32>,
 }
@@ -34,13 +36,18 @@ impl Outgoing {
         if let Some(seconds) = self.expiry_s {
             builder.message_expiry(seconds);
         }
+        let delayed = format!("$delayed/{}/{}", self.delay_s, self.topic);
         // One property is always well formed.
         let properties = builder.properties().unwrap_or(Properties::EMPTY);
         then(&Packet::Publish(Publish {
             dup,
             qos: self.qos,
             retain: self.retain,
-            topic: &self.topic,
+            topic: if self.delay_s > 0 {
+                &delayed
+            } else {
+                &self.topic
+            },
             packet_id,
             properties,
             payload: &payload,

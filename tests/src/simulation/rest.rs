@@ -51,6 +51,7 @@ impl World {
             let is_quiet = delivered == before
                 && self.actors.values().all(Actor::is_quiet)
                 && self.history.missing_shared() == 0
+                && self.delayed() == 0
                 && self
                     .actors
                     .values()

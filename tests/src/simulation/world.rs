@@ -55,6 +55,8 @@ pub(super) struct World {
     step: u64,
     pub(super) now_ms: u64,
     crashes: u32,
+    /// The wall clock's at the last start.
+    last_skew_ms: u64,
     /// Publications that retention may have taken, by log and offset.
     retired: BTreeMap<(u32, u64), MessageId>,
     /// By shard: the move of its log's start that was looked at last.
@@ -94,6 +96,7 @@ impl World {
             step: 0,
             now_ms: 0,
             crashes: 0,
+            last_skew_ms: 0,
             retired: BTreeMap::new(),
             retiring: BTreeMap::new(),
             retention: Retained::default(),
@@ -112,6 +115,7 @@ impl World {
                 Actor::new(number, rng, version, number % 4 != 3)
             };
             let mut actor = actor;
+            actor.delays = world.delays();
             if world.trouble.has_hours() {
                 actor.grow_old();
             }
@@ -289,6 +293,7 @@ impl World {
             self.step,
             format_args!("start with {} messages", messages.len()),
         );
+        self.watch_clock()?;
         let event = Event::Recovered {
             messages: &messages,
         };
@@ -310,6 +315,22 @@ impl World {
     /// Whether some clients are members of a shared subscription in this run.
     pub(super) const fn shares(&self) -> bool {
         self.seed % 8 == 6
+    }
+
+    /// Whether clients delay some of their publications in this run.
+    pub(super) const fn delays(&self) -> bool {
+        matches!(self.seed % 16, 1 | 3 | 6)
+    }
+
+    /// A node that starts goes on behind its newest stamp, which may be a millisecond later, or by a
+    /// wall clock that was set.
+    fn watch_clock(&mut self) -> Result<(), String> {
+        let skew_ms = self.trouble.skew_ms;
+        let last_ms = std::mem::replace(&mut self.last_skew_ms, skew_ms);
+        let by_ms = if skew_ms == last_ms { 1 } else { u64::MAX };
+        self.history
+            .record(self.now_ms, Event::ClockAhead { by_ms })
+            .map_err(|violation| violation.report())
     }
 
     pub(super) fn count_retired(&mut self) {
