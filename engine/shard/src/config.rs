@@ -131,7 +131,7 @@ impl ShardConfig {
             subscriptions_max: 10_000,
             retained_max: 1_000_000,
             delayed_max: 1_000_000,
-            delayed_window_max: 1_024,
+            delayed_window_max: 8_192,
             delayed_window_bytes_max: 1024 * 1024,
             exclusive_max: 100_000,
             client_id_bytes_max: u16::MAX,

@@ -12,7 +12,7 @@ use crate::port::{Change, ConnectionId, NewRecord, Store, Table};
 use crate::publish::Publication;
 use crate::shard::Shard;
 use crate::state::{self, DelayedRow};
-use crate::waits::{Ack, Wait};
+use crate::waits::{Ack, Pending};
 
 /// What a topic begins with that is published to later.
 const PREFIX: &str = "$delayed/";
@@ -198,16 +198,21 @@ impl Shard {
         all.push(state::delayed(key, row.clone()));
         // State changes reach the log in the order in which they were made.
         self.flush_changes(store);
-        store.append(&NewRecord {
+        let appended = store.append(&NewRecord {
             message: None,
             changes: &all,
         });
         let (rows_max, bytes_max) = self.delayed_bounds();
         self.delayed.put(key, row, rows_max, bytes_max);
         self.counters.delayed = self.delayed.len() as u64;
-        if let Some(ack) = ack {
-            self.when_durable(Wait::Ack(ack));
-        }
+        // Acknowledged in the order of the log, with all others [MQTT-4.6.0-2].
+        self.pending.push_back(Pending {
+            offset: appended.offset,
+            end: appended.end,
+            route: None,
+            owner: None,
+            ack,
+        });
         true
     }
 

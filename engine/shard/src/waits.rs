@@ -75,6 +75,13 @@ impl Shard {
             let Some(one) = self.pending.pop_front() else {
                 return;
             };
+            if one.route.is_none() && one.owner.is_none() {
+                // A delayed publication, which nobody hears of yet.
+                if let Some(ack) = one.ack {
+                    self.acknowledge(ack);
+                }
+                continue;
+            }
             let Some(message) = store.message(one.offset) else {
                 unreachable!("a record that has just become durable is in the log's memory");
             };

@@ -97,6 +97,22 @@ fn nothing_is_acknowledged_before_it_is_durable() {
     assert_eq!(net.payloads("s"), ["a", "b"]);
 }
 
+/// [MQTT-4.6.0-2]
+#[test]
+fn acknowledgements_keep_the_order_of_what_they_answer() {
+    let mut net = net(1);
+    net.client("p").said.clear();
+    for id in 1..=6 {
+        let topic = if id % 2 == 1 { "$delayed/1/t" } else { "t" };
+        net.publish("p", topic, "a", QoS::AtLeastOnce, id);
+    }
+    net.settle();
+    let expected: Vec<_> = (1..=6)
+        .map(|id| Said::PubAck(id, ReasonCode::Success))
+        .collect();
+    assert_eq!(net.client("p").said, expected);
+}
+
 #[test]
 fn equal_times_keep_the_order_and_earlier_ones_come_first() {
     let mut net = with_tune(1, |config| config.delayed_window_max = 4);
