@@ -322,8 +322,8 @@ impl World {
         matches!(self.seed % 16, 1 | 3 | 6)
     }
 
-    /// A node that starts goes on behind its newest stamp, which may be a millisecond later, or by a
-    /// wall clock that was set.
+    /// A node that starts goes on behind its newest stamp, which may be a millisecond later, or by
+    /// a wall clock that was set.
     fn watch_clock(&mut self) -> Result<(), String> {
         let skew_ms = self.trouble.skew_ms;
         let last_ms = std::mem::replace(&mut self.last_skew_ms, skew_ms);
