@@ -12,8 +12,8 @@ pub enum IndexError {
     /// The disk failed. After a failed write or sync the index takes no more flushes: the process
     /// has to end, and recovery does the rest.
     Disk(DiskError),
-    /// Bytes that were read back are not what was written. The index from the run's first log
-    /// offset on has to be replayed from the log; opening it again arranges that.
+    /// Bytes that were read back are not what was written. The run's range has to be read from the
+    /// log again; opening the index arranges that.
     Damaged {
         /// The file.
         file: String,

@@ -81,6 +81,8 @@ pub struct Index<D: Disk> {
     pub(crate) bounds: Bounds,
     pub(crate) manifest: Manifest<D::File>,
     pub(crate) runs: Vec<Run<D::File>>,
+    /// Runs that are listed and lost, in order, all below some run; see `mend`.
+    pub(crate) holes: Vec<RunId>,
     pub(crate) frozen: VecDeque<Frozen>,
     pub(crate) active: Memtable,
     /// Every queue that ever had an entry.
@@ -248,7 +250,7 @@ impl<D: Disk> Index<D> {
         }
         // The manifest lists so many runs and no more: then joining goes first.
         let is_due = self.shortage.is_none()
-            && self.runs.len() < self.bounds.runs_max
+            && self.manifest.state.runs.len() < self.bounds.runs_max
             && self
                 .frozen
                 .front()
@@ -399,7 +401,7 @@ impl<D: Disk> Index<D> {
         self.queues.next(queue)
     }
 
-    /// Every entry of a record below is in a run: the replay begins here.
+    /// Every entry of a record below is in a run, or in a hole: the replay begins here.
     #[must_use]
     pub fn indexed_upto(&self) -> LogOffset {
         let start = self.manifest.state.start;
@@ -477,7 +479,7 @@ impl<D: Disk> Index<D> {
             || self.active.reach(at) >= self.log_bytes_max()
     }
 
-    fn log_bytes_max(&self) -> u64 {
+    pub(crate) fn log_bytes_max(&self) -> u64 {
         self.options
             .memtable_log_bytes_max
             .min(MEMTABLE_LOG_BYTES_MAX)

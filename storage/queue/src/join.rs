@@ -23,7 +23,7 @@ impl<D: Disk> Index<D> {
             removed.map_err(|error| self.fail(error.into()))?;
             return Ok(true);
         }
-        if self.merging.is_none() {
+        if self.merging.is_none() && self.holes.is_empty() {
             self.choose()?;
         }
         self.step_merge(queue)

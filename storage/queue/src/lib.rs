@@ -14,12 +14,12 @@
 //! - The listed runs tile the log from its start to [`Index::indexed_upto`], without gap or
 //!   overlap; a run is listed only after it is durable, and only with entries whose records are.
 //! - Every page, header, fence and footer has a checksum; what fails it is named with file and
-//!   offset, and what it covered is replayed from the log.
+//!   offset, and what it covered, nothing else, is made again from the log.
 //! - All bounds are in [`limits`].
 //!
 //! It runs on the shard's core, in its turn: nothing blocks but `open`, `flush_blocking`,
-//! `truncate_above` and the `_blocking` reads, which are for start-up and offline tools. It does
-//! not know the names of queues, nor what a record says.
+//! `truncate_above`, `mend` and the `_blocking` reads, which are for start-up and offline tools. It
+//! does not know the names of queues, nor what a record says.
 
 mod arena;
 mod bits;
@@ -36,6 +36,7 @@ pub mod limits;
 mod look_up;
 mod manifest;
 mod memtable;
+mod mend;
 mod merge;
 mod open;
 mod page;
@@ -53,5 +54,6 @@ mod tests;
 pub use entry::{Entry, Found, Lookup, PageRead};
 pub use error::IndexError;
 pub use index::{Counters, Index, Options};
+pub use mend::{Mending, entries_of};
 pub use open::Opened;
 pub use storage_log::{LogId, LogOffset, QueueId};

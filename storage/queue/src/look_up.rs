@@ -20,6 +20,7 @@ impl<D: Disk> Index<D> {
         upto: LogOffset,
         max: usize,
     ) -> Result<Lookup<D::File, LogOffset>, IndexError> {
+        assert!(self.holes.is_empty(), "an index with holes is mended first");
         let max = max.clamp(1, READ_ENTRIES_MAX);
         let from = from.max(self.start());
         if from >= upto {
@@ -109,6 +110,7 @@ impl<D: Disk> Index<D> {
         from: u64,
         max: usize,
     ) -> Result<Lookup<D::File, u64>, IndexError> {
+        assert!(self.holes.is_empty(), "an index with holes is mended first");
         let max = max.clamp(1, READ_ENTRIES_MAX);
         let (seek, upto, position) = (Seek::Offset(from), LogOffset(u64::MAX), LogOffset(0));
         let mut search = Search {

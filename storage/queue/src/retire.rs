@@ -138,6 +138,7 @@ impl<D: Disk> Index<D> {
             self.passed = None;
         }
         let gone = self.runs.partition_point(|run| run.id.high <= start);
+        self.holes.retain(|hole| hole.high > start);
         let removed = self.runs.drain(..gone);
         self.unlisted.extend(removed.map(|run| run.id.file_name()));
         if let Some(merge) = self.merging.take_if(|merge| !merge.renumber(gone)) {

@@ -365,6 +365,8 @@ fn damaged_derived_files_come_back_from_the_log() {
     original.serves(&[first, second], index);
     for byte in [20, BLOCK_BYTES + 100, run_bytes - 100] {
         original.serves(&[original.flip(".run", byte)], index);
+        let again = "1 lost runs were made again";
+        original.serves(&[original.flip(".run", byte)], again);
     }
     let state = "the state store is rebuilt from the logs";
     original.serves(&[original.flip("state.redb", 3)], state);

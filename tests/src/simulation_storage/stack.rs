@@ -154,7 +154,7 @@ impl Stack {
             ..options.log.clone()
         };
         let mut failed = None;
-        let (log, _) = Log::recover(
+        let (mut log, _) = Log::recover(
             disk.clone(),
             LOG,
             log_options,
@@ -170,6 +170,7 @@ impl Stack {
             return Err(error);
         }
         index.truncate_above(log.durable())?;
+        index.mend_from::<StackError>(&mut log)?;
         let queue = SimQueue::new();
         Ok(Self {
             log,

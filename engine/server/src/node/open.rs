@@ -315,7 +315,7 @@ fn recover_log<D: Disk>(
             Ok::<(), LogError>(())
         },
     );
-    let (log, report) = recovered.map_err(|error| fail(error.into()))?;
+    let (mut log, report) = recovered.map_err(|error| fail(error.into()))?;
     if let Some(error) = failed {
         return Err(fail(error));
     }
@@ -327,6 +327,13 @@ fn recover_log<D: Disk>(
             .truncate_above(log.durable())
             .and_then(|_| one.index.retire_blocking(log.start()))
             .map_err(|error| fail(error.into()))?;
+        let holes = one.index.holes().len();
+        let records = one.index.mend_from(&mut log).map_err(fail)?;
+        if holes > 0 {
+            notes.push(format!(
+                "shard-{shard}: {holes} lost runs were made again from {records} records"
+            ));
+        }
     }
     Ok((log, report.oldest_stamp))
 }

@@ -1,6 +1,6 @@
 //! Damaged, missing and foreign files: named, and cured by a replay.
 
-use storage_io::sim::Rng;
+use storage_io::sim::{Faults, Rng};
 use storage_io::{Disk, DiskFile};
 
 use super::model::{LOG, Model, options};
@@ -44,15 +44,162 @@ fn a_damaged_page_is_named_and_replayed() {
                 .to_string()
                 .contains(&format!("{file} is damaged at byte {offset}"))
         );
-        assert!(
-            model.index.indexed_upto() < upto,
-            "the damaged run and those behind are gone"
-        );
+        assert_eq!(model.index.indexed_upto(), upto, "the runs behind are kept");
+        assert_eq!(model.mended, log_bytes(&runs[2]), "its range alone is read");
+        let names = model.disk.list().unwrap();
+        let kept = runs.iter().filter(|run| names.contains(run)).count();
+        assert_eq!(kept, runs.len() - 1);
         model.check();
         model.settle();
         assert_eq!(model.restart(), []);
         model.check();
     }
+}
+
+/// Bytes of the log that a run covers, from its name.
+fn log_bytes(name: &str) -> u64 {
+    let mut ends = name.split('-').skip(1);
+    let mut end = || u64::from_str_radix(ends.next().unwrap(), 16).unwrap();
+    let low = end();
+    end() - low
+}
+
+#[test]
+fn many_lost_runs_are_filled_each_alone() {
+    let (mut model, runs) = in_runs(21);
+    let lost = [&runs[0], &runs[1], &runs[3]];
+    lost.iter()
+        .for_each(|name| model.disk.remove(name).unwrap());
+    assert_eq!(model.restart().len(), 3);
+    assert_eq!(
+        model.mended,
+        lost.iter().map(|name| log_bytes(name)).sum::<u64>()
+    );
+    model.check();
+    assert_eq!(model.restart(), []);
+    model.check();
+}
+
+#[test]
+fn the_last_runs_are_replayed_and_no_hole() {
+    let (mut model, mut runs) = in_runs(22);
+    let last = runs.pop().unwrap();
+    let before = runs.pop().unwrap();
+    model.disk.remove(&last).unwrap();
+    model.disk.remove(&before).unwrap();
+    let upto = model.index.indexed_upto();
+    let opened = Index::open(model.disk.clone(), LOG, options()).unwrap();
+    assert_eq!(opened.index.holes(), []);
+    let lost = log_bytes(&last) + log_bytes(&before);
+    assert_eq!(opened.index.indexed_upto().0, upto.0 - lost);
+    model.restart();
+    assert_eq!(model.mended, 0);
+    model.check();
+}
+
+#[test]
+fn a_hole_of_a_joined_run_becomes_several() {
+    let mut model = Model::new(23);
+    (0..1500).for_each(|_| model.append());
+    model.settle();
+    assert_eq!(model.restart(), []);
+    (0..100).for_each(|_| model.append());
+    model.settle();
+    let before = model.index.counters();
+    let mut names = model.disk.list().unwrap();
+    names.retain(|name| generation_of(name).is_some());
+    assert!(model.disk.flip_bit(&names[0], 9000, 1));
+    let options = std::mem::replace(
+        &mut model.options,
+        crate::Options {
+            merge_from_runs: usize::MAX,
+            ..options()
+        },
+    );
+    assert_eq!(model.restart().len(), 1);
+    let after = model.index.counters();
+    assert_eq!(after.entries_in_runs, before.entries_in_runs);
+    assert!(after.runs > before.runs + 5, "{after:?}");
+    model.check();
+    model.options = options;
+    assert_eq!(model.restart(), []);
+    assert!(model.index.counters().runs <= 3);
+    model.check();
+}
+
+#[test]
+fn a_crash_while_a_hole_is_filled_leaves_the_hole_or_fills_it() {
+    let (mut met, mut filled) = (0, 0);
+    for seed in 0..40 {
+        let (mut model, runs) = in_runs(seed);
+        model.disk.remove(&runs[1]).unwrap();
+        let mut index = Index::open(model.disk.clone(), LOG, options())
+            .unwrap()
+            .index;
+        model.disk.set_faults(Faults {
+            writes_per_10k: 1500,
+            syncs_per_10k: 1500,
+            ..Faults::default()
+        });
+        let mut mending = index.mend().unwrap();
+        let ended = model.offer(&mut mending).and_then(|()| mending.finish());
+        met += u32::from(ended.is_err());
+        model.disk.set_faults(Faults::default());
+        model.disk.crash(seed);
+        filled += u32::from(model.restart().is_empty());
+        model.check();
+        assert_eq!(model.restart(), []);
+        let names = model.disk.list().unwrap();
+        let count = names.iter().filter(|name| generation_of(name).is_some());
+        let runs = usize::try_from(model.index.counters().runs).unwrap();
+        assert_eq!(count.count(), runs, "nothing lies about");
+    }
+    assert!(met > 5 && filled > 5, "{met} failed, {filled} were filled");
+}
+
+#[test]
+fn too_many_runs_for_the_manifest_are_replayed_instead() {
+    let (mut model, runs) = in_runs(24);
+    model.disk.remove(&runs[1]).unwrap();
+    // So many memtables could have been joined to this run that they are not listed one by one.
+    let small = crate::Options {
+        memtable_log_bytes_max: 4,
+        ..options()
+    };
+    let opened = Index::open(model.disk.clone(), LOG, small).unwrap();
+    assert_eq!(opened.index.holes(), []);
+    assert_eq!(opened.index.indexed_upto().0, log_bytes(&runs[0]));
+    assert_eq!(opened.damage.len(), 1);
+    model.restart();
+    model.check();
+}
+
+#[test]
+fn a_hole_that_the_start_has_passed_in_part_is_filled_above_it() {
+    let (model, runs) = in_runs(26);
+    model.disk.remove(&runs[1]).unwrap();
+    let small = crate::Options {
+        memtable_entries_max: 20,
+        ..options()
+    };
+    let mut index = Index::open(model.disk.clone(), LOG, small).unwrap().index;
+    let start = log_bytes(&runs[0]) + log_bytes(&runs[1]) / 2;
+    index.retire_blocking(LogOffset(start)).unwrap();
+    let mut mending = index.mend().unwrap();
+    model.offer(&mut mending).unwrap();
+    mending.finish().unwrap();
+    assert!(index.runs[0].id.high.0 > start, "a run is gone as a whole");
+    let opened = Index::open(model.disk.clone(), LOG, options()).unwrap();
+    assert_eq!((opened.damage, opened.index.start().0), (Vec::new(), start));
+}
+
+#[test]
+#[should_panic(expected = "mended first")]
+fn no_look_up_sees_a_hole() {
+    let (model, runs) = in_runs(25);
+    model.disk.remove(&runs[1]).unwrap();
+    let mut index = Index::open(model.disk, LOG, options()).unwrap().index;
+    drop(index.read(QueueId(1), LogOffset(0), LogOffset(9000), 1));
 }
 
 #[test]

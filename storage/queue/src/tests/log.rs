@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use storage_io::sim::{Rng, SimDisk, SimQueue};
 use storage_io::{Disk, DiskQueue};
-use storage_log::{Log, LogOptions, NewRecord, Record, RecordKind};
+use storage_log::{Log, LogError, LogOptions, NewRecord, Record, RecordKind};
 
 use super::model::{LOG, options};
-use crate::{Entry, Index, LogOffset, QueueId};
+use crate::run_file::generation_of;
+use crate::{Entry, Index, IndexError, LogOffset, QueueId, entries_of};
 
 struct Shard {
     disk: SimDisk,
@@ -20,38 +21,43 @@ struct Shard {
 fn log_options() -> LogOptions {
     LogOptions {
         segment_bytes_min: 64 << 10,
-        segment_bytes_max: 256 << 10,
+        segment_bytes_max: SEGMENT,
         ..Default::default()
     }
 }
 
-fn entries(record: &Record) -> Vec<Entry> {
-    let at = record.address.1;
-    let size = u32::try_from(record.end.0 - at.0).unwrap();
-    let tag = record.tag;
-    let queues = record.queues.iter();
-    queues
-        .map(|(queue, queue_offset)| Entry {
-            queue,
-            queue_offset,
-            at,
-            size,
-            tag,
-        })
-        .collect()
+const SEGMENT: u64 = 256 << 10;
+
+#[derive(Debug)]
+#[expect(dead_code, reason = "a test prints it when it fails")]
+enum Error {
+    Log(LogError),
+    Index(IndexError),
+}
+
+impl From<LogError> for Error {
+    fn from(error: LogError) -> Self {
+        Self::Log(error)
+    }
+}
+
+impl From<IndexError> for Error {
+    fn from(error: IndexError) -> Self {
+        Self::Index(error)
+    }
 }
 
 impl Shard {
     fn open(disk: SimDisk, rng: Rng) -> Self {
         let mut index = Index::open(disk.clone(), LOG, options()).unwrap().index;
         let from = index.indexed_upto();
-        let (log, report) = Log::recover(
+        let (mut log, report) = Log::recover(
             disk.clone(),
             LOG,
             log_options(),
             from,
             &mut |record: Record| {
-                index.append(&entries(&record)).unwrap();
+                index.append(&entries_of(&record)).unwrap();
                 if index.is_full() {
                     index.flush_blocking(record.end).unwrap();
                 }
@@ -64,6 +70,12 @@ impl Shard {
             "the index never claims more than the log has"
         );
         assert_eq!(index.truncate_above(report.end), Ok(index.indexed_upto()));
+        // A hole is read from the beginning of its segment on; no record is below 40 bytes.
+        let holes = index.holes();
+        let bytes = holes.iter().map(|hole| hole.end.0 - hole.start.0 + SEGMENT);
+        let most = bytes.sum::<u64>() / 40;
+        let read = index.mend_from::<Error>(&mut log).unwrap();
+        assert!(read <= most, "{read} records were read for {holes:?}");
         Self {
             disk,
             rng,
@@ -129,6 +141,15 @@ impl Shard {
 
     fn crash(mut self) -> Self {
         self.disk.crash(self.rng.next_u64());
+        if self.rng.chance(1, 2) {
+            let mut names = self.disk.list().unwrap();
+            names.retain(|name| generation_of(name).is_some());
+            for name in names {
+                if self.rng.chance(1, 3) {
+                    self.disk.remove(&name).unwrap();
+                }
+            }
+        }
         let Self { disk, rng, .. } = self;
         let mut shard = Self::open(disk, rng);
         shard.check();
@@ -145,7 +166,7 @@ impl Shard {
             log_options(),
             LogOffset(0),
             &mut |record: Record| {
-                for entry in entries(&record) {
+                for entry in entries_of(&record) {
                     model.entry(entry.queue).or_default().push(entry);
                 }
                 Ok(())

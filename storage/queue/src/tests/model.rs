@@ -7,7 +7,10 @@ use storage_io::sim::{Faults, Rng, SimDisk, SimFile, SimQueue};
 use storage_io::{Disk, DiskQueue, Done};
 
 use crate::groups::Bounds;
-use crate::{Entry, Found, Index, IndexError, LogId, LogOffset, Lookup, Opened, Options, QueueId};
+use crate::run_file::generation_of;
+use crate::{
+    Entry, Found, Index, IndexError, LogId, LogOffset, Lookup, Mending, Opened, Options, QueueId,
+};
 
 pub(super) const LOG: LogId = LogId(7);
 const QUEUES: u64 = 40;
@@ -31,6 +34,8 @@ pub(super) fn joining() -> Options {
     }
 }
 
+type Recorded = (u64, u64, Vec<Entry>);
+
 /// The log as the index knows it, and an index of it on a simulated disk.
 pub(super) struct Model {
     pub(super) options: Options,
@@ -40,12 +45,14 @@ pub(super) struct Model {
     pub(super) index: Index<SimDisk>,
     rng: Rng,
     /// Every record: where it is, where it ends, and its entries.
-    records: Vec<(u64, u64, Vec<Entry>)>,
+    records: Vec<Recorded>,
     entries: BTreeMap<u64, Vec<Entry>>,
     end: u64,
     durable: u64,
     /// Where the log begins, durably; the index may not know yet.
     start: u64,
+    /// Bytes of the log from which holes were filled.
+    pub(super) mended: u64,
 }
 
 impl Model {
@@ -72,6 +79,7 @@ impl Model {
             end: 4096,
             durable: 4096,
             start: 0,
+            mended: 0,
         }
     }
 
@@ -323,6 +331,7 @@ impl Model {
         let from = self.index.truncate_above(LogOffset(self.end)).unwrap();
         self.index.bounds = self.bounds;
         self.index.retire_blocking(LogOffset(self.start)).unwrap();
+        self.mend();
         let from = from.max(self.index.start());
         assert!(
             from <= LogOffset(self.end),
@@ -347,6 +356,45 @@ impl Model {
         damage
     }
 
+    /// Fills the holes with what the log has there; some records around them are offered, too.
+    fn mend(&mut self) {
+        while let Some(mut mending) = self.index.mend() {
+            let range = mending.range();
+            self.mended += range.end.0 - range.start.0;
+            offer(&self.records, &mut mending).unwrap();
+            mending.finish().unwrap();
+        }
+    }
+
+    /// Offers to a hole of another index what the log has there.
+    pub(super) fn offer(&self, mending: &mut Mending<'_, SimDisk>) -> Result<(), IndexError> {
+        offer(&self.records, mending)
+    }
+
+    /// A file of the index is lost or damaged; all of it comes back.
+    fn spoil(&mut self) {
+        let mut names = self.disk.list().unwrap();
+        names.retain(|name| generation_of(name).is_some());
+        for _ in 0..=self.rng.below(2) {
+            if names.is_empty() {
+                break;
+            }
+            let name = names.swap_remove(self.rng.index(names.len()));
+            if self.rng.chance(1, 2) {
+                self.disk.remove(&name).unwrap();
+            } else {
+                let len = self.disk.contents(&name).unwrap().len();
+                // A flush that was cut short may have left an empty one.
+                if len > 0 {
+                    self.disk.flip_bit(&name, self.rng.index(len), 1);
+                }
+            }
+        }
+        // Until now all that was flushed is durable; a crash would lose more.
+        self.restart();
+        self.end += 100_000;
+    }
+
     /// Every queue, whole.
     pub(super) fn check(&mut self) {
         for (queue, all) in self.entries.clone() {
@@ -366,6 +414,16 @@ impl Model {
     }
 }
 
+fn offer(records: &[Recorded], mending: &mut Mending<'_, SimDisk>) -> Result<(), IndexError> {
+    let range = mending.range();
+    for (at, _, record) in records {
+        if *at + 1000 >= range.start.0 && *at < range.end.0 + 1000 {
+            mending.append(record)?;
+        }
+    }
+    Ok(())
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Append(u16),
@@ -375,6 +433,7 @@ enum Step {
     LookUp(u8),
     Retire,
     Crash,
+    Spoil,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -386,6 +445,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (1_u8..8).prop_map(Step::LookUp),
         1 => Just(Step::Retire),
         1 => Just(Step::Crash),
+        1 => Just(Step::Spoil),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -405,6 +465,7 @@ proptest! {
                 Step::LookUp(count) => (0..count).for_each(|_| model.look_up()),
                 Step::Retire => model.retire(),
                 Step::Crash => model.crash(),
+                Step::Spoil => model.spoil(),
             }
         }
         model.check();
