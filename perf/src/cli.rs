@@ -244,6 +244,13 @@ pub struct CrowdArgs {
     /// Durable sessions instead of clean ones; they stay on the broker.
     #[arg(long)]
     pub durable: bool,
+    /// At the end all go, this many messages come for each, and all come back; needs `--durable`.
+    #[arg(long, default_value_t = 0)]
+    pub away: u32,
+    /// Run by sh before they come back; when it prints the broker's new process id, that is
+    /// measured from then on.
+    #[arg(long)]
+    pub restart: Option<String>,
     /// Client ids are this, a dash and a number; topics this, a slash and the number.
     #[arg(long, default_value = "crowd")]
     pub client_prefix: String,

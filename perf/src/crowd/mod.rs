@@ -6,6 +6,7 @@
 //! client gets one message on its topic, acknowledges it, and looks whether it is the one it should
 //! get. Then some of the clients are cut and come back, and those get another one.
 
+mod away;
 mod memory;
 mod parts;
 mod publisher;
@@ -64,6 +65,9 @@ fn cut_count(args: &CrowdArgs) -> u32 {
 /// # Errors
 /// [`BenchError`] when the crowd could not be made or a message did not arrive.
 pub(crate) fn run(args: &CrowdArgs) -> Result<CrowdReport, BenchError> {
+    if args.away > 0 && !args.durable {
+        return Err(BenchError::Options("--away needs --durable".to_owned()));
+    }
     if cut_count(args) > args.clients || args.clients.div_ceil(args.per_process) > PARTS_MAX {
         return Err(BenchError::Options(format!(
             "--cut is at most --clients, and --clients at most {PARTS_MAX} times --per-process"
@@ -73,6 +77,7 @@ pub(crate) fn run(args: &CrowdArgs) -> Result<CrowdReport, BenchError> {
     let mut run = Run {
         args,
         parts: Parts::start(args)?,
+        server_pid: args.server_pid,
         told: Instant::now(),
     };
     let before = run.sample()?;
@@ -88,6 +93,10 @@ pub(crate) fn run(args: &CrowdArgs) -> Result<CrowdReport, BenchError> {
     let again = run.sample()?;
     let reconnect = run.connect(again)?;
     let second = run.round(&mut publisher, 2, &returning)?;
+    let away = match args.away {
+        0 => None,
+        _ => Some(run.away(before, publisher)?),
+    };
     let memory = Memory::read()?;
     let processes = run.parts.len();
     run.parts.stop()?;
@@ -101,10 +110,11 @@ pub(crate) fn run(args: &CrowdArgs) -> Result<CrowdReport, BenchError> {
         cut_seconds: cut,
         reconnect,
         second,
+        away,
         server_bytes_per_client: per_client(held.server.rss_bytes, before.server.rss_bytes, args),
         slab_bytes_per_client: per_client(held.memory.slab, before.memory.slab, args),
         all_bytes_per_client: per_client(before.memory.free, held.memory.free, args),
-        server_rss_bytes: Usage::read(args.server_pid).map_err(no_server)?.rss_bytes,
+        server_rss_bytes: run.server()?.rss_bytes,
         free_bytes: memory.free,
     })
 }
@@ -131,15 +141,21 @@ struct Sample {
 struct Run<'a> {
     args: &'a CrowdArgs,
     parts: Parts,
+    /// Of the broker; another one when it was restarted.
+    server_pid: u32,
     /// When the last line of progress was written.
     told: Instant,
 }
 
 impl Run<'_> {
+    fn server(&self) -> Result<Usage, BenchError> {
+        Usage::read(self.server_pid).map_err(no_server)
+    }
+
     fn sample(&self) -> Result<Sample, BenchError> {
         Ok(Sample {
             at: Instant::now(),
-            server: Usage::read(self.args.server_pid).map_err(no_server)?,
+            server: self.server()?,
             memory: Memory::read()?,
         })
     }
@@ -230,7 +246,7 @@ impl Run<'_> {
         round: u32,
         numbers: &[u32],
     ) -> Result<MessagePhase, BenchError> {
-        self.parts.order_all(Order::Round(round))?;
+        self.parts.order_all(Order::Rounds(round, round))?;
         let since = self.sample()?;
         let start = self.parts.received();
         let mut patience = Patience::new(self.args.patience);

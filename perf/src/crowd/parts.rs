@@ -18,8 +18,8 @@ pub(crate) enum Order {
     Connect,
     /// Cut the first so many.
     Cut(u32),
-    /// Messages are those of this round from now on.
-    Round(u32),
+    /// Messages are those of these rounds from now on, the first and the last, in their order.
+    Rounds(u32, u32),
 }
 
 impl Order {
@@ -28,7 +28,7 @@ impl Order {
         match self {
             Self::Connect => "connect".to_owned(),
             Self::Cut(count) => format!("cut {count}"),
-            Self::Round(round) => format!("round {round}"),
+            Self::Rounds(first, last) => format!("rounds {first} {last}"),
         }
     }
 
@@ -37,7 +37,10 @@ impl Order {
         match line.split_once(' ') {
             None if line == "connect" => Some(Self::Connect),
             Some(("cut", count)) => count.parse().ok().map(Self::Cut),
-            Some(("round", round)) => round.parse().ok().map(Self::Round),
+            Some(("rounds", rounds)) => {
+                let (first, last) = rounds.split_once(' ')?;
+                Some(Self::Rounds(first.parse().ok()?, last.parse().ok()?))
+            }
             _ => None,
         }
     }
@@ -268,10 +271,10 @@ mod tests {
 
     #[test]
     fn orders_are_read_as_written() {
-        for order in [Order::Connect, Order::Cut(100_000), Order::Round(2)] {
+        for order in [Order::Connect, Order::Cut(100_000), Order::Rounds(2, 11)] {
             assert_eq!(Order::parse(&order.line()), Some(order));
         }
-        for line in ["", "connect 1", "cut", "cut x", "round -1"] {
+        for line in ["", "connect 1", "cut", "cut x", "rounds 1", "rounds 1 -1"] {
             assert_eq!(Order::parse(line), None, "{line}");
         }
     }

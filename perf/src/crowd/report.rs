@@ -40,6 +40,21 @@ pub(crate) struct MessagePhase {
     pub(crate) faults: u64,
 }
 
+/// All clients go, messages come for each, and all come back.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct AwayPhase {
+    /// Resident memory of the broker for each client that is away, before the messages.
+    pub(crate) server_bytes_per_client: f64,
+    /// The messages, until all are acknowledged.
+    pub(crate) publish: Phase,
+    /// From the call of `--restart` to the first CONNACK.
+    pub(crate) restart_seconds: Option<f64>,
+    /// Everybody connects again.
+    pub(crate) reconnect: Phase,
+    /// From the first CONNECT to the last message.
+    pub(crate) drain: MessagePhase,
+}
+
 /// The result of `crowd`.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct CrowdReport {
@@ -55,6 +70,8 @@ pub(crate) struct CrowdReport {
     pub(crate) reconnect: Phase,
     /// One more message to those that came back.
     pub(crate) second: MessagePhase,
+    /// What `--away` has brought.
+    pub(crate) away: Option<AwayPhase>,
     /// Resident memory of the broker, from before the first client to all of them.
     pub(crate) server_bytes_per_client: f64,
     /// Kernel objects of both ends.
@@ -74,6 +91,12 @@ impl CrowdReport {
             && self.second.faults == 0
             && self.messages.received == self.messages.phase.units
             && self.second.received == self.second.phase.units
+            && match &self.away {
+                None => true,
+                Some(away) => {
+                    away.drain.faults == 0 && away.drain.received == away.drain.phase.units
+                }
+            }
     }
 }
 
@@ -107,8 +130,38 @@ impl fmt::Display for CrowdReport {
             self.returned, self.cut_seconds
         )?;
         connect_line(f, "reconnect", &self.reconnect)?;
-        message_line(f, "again", &self.second)
+        message_line(f, "again", &self.second)?;
+        self.away
+            .as_ref()
+            .map_or(Ok(()), |away| away_lines(f, away))
     }
+}
+
+fn away_lines(f: &mut fmt::Formatter<'_>, away: &AwayPhase) -> fmt::Result {
+    writeln!(
+        f,
+        "away          broker {:.0} B/client that is away",
+        away.server_bytes_per_client
+    )?;
+    writeln!(
+        f,
+        "published     {} messages in {:.1} s, {:.0}/s, broker {:.1} us CPU each",
+        away.publish.units,
+        away.publish.seconds,
+        away.publish.per_second(),
+        away.publish.cpu_per_unit()
+    )?;
+    if let Some(seconds) = away.restart_seconds {
+        writeln!(f, "restart       {seconds:.2} s to the first CONNACK")?;
+    }
+    connect_line(f, "back", &away.reconnect)?;
+    let drain = &away.drain.phase;
+    writeln!(
+        f,
+        "drain         {:.0} messages/s from the first CONNECT to the last message",
+        drain.per_second()
+    )?;
+    message_line(f, "drained", &away.drain)
 }
 
 fn connect_line(f: &mut fmt::Formatter<'_>, name: &str, phase: &Phase) -> fmt::Result {

@@ -1,5 +1,6 @@
 //! One client of the crowd: what it does with what it gets. Pure.
 
+use super::payload;
 use crate::cli::MqttVersion;
 use crate::control_packet::{self, FromServer};
 use crate::packet::{AckKind, Frame, Scanner};
@@ -24,8 +25,8 @@ pub(crate) enum Stage {
 pub(crate) struct Found {
     /// It is subscribed now.
     pub(crate) is_ready: bool,
-    /// Its message has come, for the first time in this round.
-    pub(crate) received: bool,
+    /// Messages that it waited for have come, so many.
+    pub(crate) received: u32,
     /// Messages that should not have come.
     pub(crate) faults: u64,
 }
@@ -35,10 +36,12 @@ pub(crate) struct Found {
 pub(crate) struct Expected<'a> {
     /// Its topic.
     pub(crate) topic: &'a str,
-    /// The content of its message.
-    pub(crate) payload: &'a [u8],
-    /// Its message has come already.
-    pub(crate) has_received: bool,
+    /// Its number.
+    pub(crate) number: u32,
+    /// The round of its next message.
+    pub(crate) next: u32,
+    /// The round of the last one.
+    pub(crate) last: u32,
 }
 
 /// Takes whole packets off the front of `input` and appends the answers to `output`.
@@ -56,11 +59,12 @@ pub(crate) fn take(
     while let Some(frame) = scanner.next().map_err(|error| error.to_string())? {
         match frame {
             Frame::Publish(publish) => {
+                let round = expected.next + found.received;
                 let is_mine = publish.topic == expected.topic.as_bytes()
-                    && publish.payload == expected.payload
+                    && publish.payload == payload(round, expected.number)
                     && publish.qos == 1;
-                if is_mine && !expected.has_received && !found.received {
-                    found.received = true;
+                if is_mine && round <= expected.last {
+                    found.received += 1;
                 } else {
                     found.faults += 1;
                 }
@@ -110,11 +114,12 @@ mod tests {
         bytes
     }
 
-    fn taken(mut input: Vec<u8>, has_received: bool) -> (Found, Vec<u8>, usize) {
+    fn taken(mut input: Vec<u8>, next: u32) -> (Found, Vec<u8>, usize) {
         let expected = Expected {
             topic: "c/1",
-            payload: b"mine",
-            has_received,
+            number: 1,
+            next,
+            last: 6,
         };
         let mut output = Vec::new();
         let found = take(&mut Stage::Ready, expected, &mut input, &mut output).unwrap();
@@ -122,27 +127,29 @@ mod tests {
     }
 
     #[test]
-    fn its_message_counts_once_and_every_other_is_a_fault() {
-        let mine = message(b"c/1", b"mine");
-        let (found, output, _) = taken(mine.clone(), false);
-        assert!(found.received && found.faults == 0);
+    fn each_of_its_messages_counts_once_and_in_order_and_every_other_is_a_fault() {
+        let of = |round| message(b"c/1", &payload(round, 1));
+        let (found, output, _) = taken(of(5), 5);
+        assert!(found.received == 1 && found.faults == 0);
         assert_eq!(output, [0x40, 2, 0, 7]);
-        assert_eq!(
-            taken([mine.clone(), mine.clone()].concat(), false).0.faults,
-            1
-        );
-        assert_eq!(taken(mine, true).0.faults, 1);
-        for other in [message(b"c/2", b"mine"), message(b"c/1", b"other")] {
-            let found = taken(other, false).0;
-            assert!(!found.received && found.faults == 1);
+        let faults = |input, next| {
+            let found = taken(input, next).0;
+            (found.received, found.faults)
+        };
+        assert_eq!(faults([of(5), of(6)].concat(), 5), (2, 0));
+        assert_eq!(faults([of(5), of(5)].concat(), 5), (1, 1));
+        assert_eq!(faults([of(6), of(5)].concat(), 5), (1, 1));
+        assert_eq!(faults(of(7), 7), (0, 1));
+        for other in [message(b"c/2", &payload(5, 1)), message(b"c/1", b"other")] {
+            assert_eq!(faults(other, 5), (0, 1));
         }
     }
 
     #[test]
     fn a_part_of_a_packet_waits_for_the_rest() {
-        let mut part = message(b"c/1", b"mine");
+        let mut part = message(b"c/1", &payload(5, 1));
         part.pop();
         let len = part.len();
-        assert_eq!(taken(part, false), (Found::default(), Vec::new(), len));
+        assert_eq!(taken(part, 5), (Found::default(), Vec::new(), len));
     }
 }

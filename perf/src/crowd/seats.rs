@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::parts::Order;
 use super::seat::{self, Expected, Stage};
-use super::{client_id, payload, topic};
+use super::{client_id, topic};
 use crate::BenchError;
 use crate::cli::{CrowdPartArgs, MqttVersion};
 use crate::control_packet::{self, ConnectOptions};
@@ -41,7 +41,8 @@ struct Seats<'a> {
     seats: Vec<Seat>,
     /// Parts of packets; hardly ever any.
     partial: HashMap<usize, Vec<u8>>,
-    round: u32,
+    /// The first and the last of the rounds whose messages come now.
+    rounds: (u32, u32),
     /// Everybody before this one is connected or being connected.
     next: usize,
     connecting: u32,
@@ -107,7 +108,7 @@ impl<'a> Seats<'a> {
             next: seats.len(),
             seats,
             partial: HashMap::new(),
-            round: 0,
+            rounds: (0, 0),
             connecting: 0,
             ready: 0,
             received: 0,
@@ -199,7 +200,8 @@ impl<'a> Seats<'a> {
 
     fn read(&mut self, index: usize) -> Result<(), String> {
         let topic = topic(&self.args.client_prefix, self.number(index));
-        let payload = payload(self.round, self.number(index));
+        let number = self.number(index);
+        let (first, last) = self.rounds;
         let Some(seat) = self.seats.get_mut(index) else {
             return Ok(());
         };
@@ -218,8 +220,9 @@ impl<'a> Seats<'a> {
         input.extend_from_slice(buffer.get(..n).unwrap_or_default());
         let expected = Expected {
             topic: &topic,
-            payload: &payload,
-            has_received: seat.round == self.round,
+            number,
+            next: first.max(seat.round + 1),
+            last,
         };
         let mut output = Vec::new();
         let found = seat::take(&mut seat.stage, expected, &mut input, &mut output)?;
@@ -230,9 +233,9 @@ impl<'a> Seats<'a> {
             self.connecting -= 1;
             self.ready += 1;
         }
-        if found.received {
-            seat.round = self.round;
-            self.received += 1;
+        if found.received > 0 {
+            seat.round = expected.next + found.received - 1;
+            self.received += u64::from(found.received);
         }
         self.faults += found.faults;
         if !input.is_empty() {
@@ -253,7 +256,7 @@ impl<'a> Seats<'a> {
             match Order::parse(line.trim_end()) {
                 Some(Order::Connect) => self.next = 0,
                 Some(Order::Cut(count)) => self.cut(count),
-                Some(Order::Round(round)) => self.round = round,
+                Some(Order::Rounds(first, last)) => self.rounds = (first, last),
                 None => return Err(format!("an order that is none: {line}")),
             }
         }
