@@ -394,6 +394,54 @@ mod tests {
         assert_eq!(apply(Action::Publish, "b"), None);
     }
 
+    /// All filters of up to three levels against all of up to three: a rule takes a topic when it
+    /// matches, and a filter when every topic of that one matches; its parts are the text's own.
+    #[test]
+    fn a_rule_takes_what_it_covers_and_loses_none_of_it() {
+        let levels = ["", "a", "b", "$c", "+", "#"];
+        let longer = |text: &String| levels.map(|level| format!("{text}/{level}"));
+        let one = levels.map(str::to_owned).to_vec();
+        let two: Vec<_> = one.iter().flat_map(longer).collect();
+        let three: Vec<_> = two.iter().flat_map(longer).collect();
+        let is_filter = |text: &String| Filter::parse(text).is_ok();
+        let all: Vec<_> = [one, two, three]
+            .concat()
+            .into_iter()
+            .filter(is_filter)
+            .collect();
+        let is_name = |text: &&String| TopicName::parse(text).is_ok();
+        let names = all.iter().filter(is_name).map(String::as_str);
+        // Nothing is no name, but what is left below `/` as if it were one.
+        let names: Vec<_> = names.chain([""]).collect();
+        for from in &all {
+            let mut number = 0;
+            let mut own = |level| match level {
+                "+" | "#" => {
+                    number += 1;
+                    format!("${number}")
+                }
+                other => other.to_owned(),
+            };
+            let to: Vec<_> = from.split('/').map(&mut own).collect();
+            let rule = Rewrite {
+                action: None,
+                from: Pattern::parse(from).unwrap(),
+                to: Template::parse(&to.join("/"), number).unwrap(),
+            };
+            let own = Rewrites::new(vec![rule]);
+            for text in &all {
+                let taken = own.apply(&WHO, Action::Subscribe, text).unwrap();
+                let in_text = |name: &&&str| engine_topic::matches(text, name);
+                let in_rule = |name: &&str| engine_topic::matches(from, name);
+                let mut of_text = names.iter().filter(in_text);
+                // These match the same topics, and no part of the one is a `+` of the other.
+                let covers = of_text.all(in_rule) && (from.as_str(), text.as_str()) != ("+/#", "#");
+                assert_eq!(taken.is_some(), covers, "{from} {text}");
+                assert!(taken.is_none_or(|taken| taken == *text), "{from} {text}");
+            }
+        }
+    }
+
     #[test]
     fn what_is_wrong_is_named() {
         let subscribe = Some(Action::Subscribe);
