@@ -55,6 +55,8 @@ pub struct Options {
     pub crashes: u64,
     /// The disk acknowledges syncs without doing them: such runs must fail.
     pub ignores_syncs: bool,
+    /// The node subscribes every client to what nobody publishes to.
+    pub auto_subscribes: bool,
     /// These classes of faults; `None`: those that the seed draws.
     pub faults: Option<FaultSet>,
     /// Keep the text of the trace, not its hash alone.
@@ -70,6 +72,7 @@ impl Default for Options {
             steps: 2500,
             crashes: 2,
             ignores_syncs: false,
+            auto_subscribes: false,
             faults: None,
             keeps_trace: false,
         }
@@ -121,6 +124,9 @@ impl fmt::Display for Options {
         }
         if self.crashes != usual.crashes {
             write!(f, " --crashes {}", self.crashes)?;
+        }
+        if self.auto_subscribes {
+            f.write_str(" --auto-subscribe")?;
         }
         if self.present() < self.clients as usize {
             let here = (0..self.clients).filter(|client| self.has(*client));

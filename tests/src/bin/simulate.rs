@@ -29,7 +29,7 @@ const SHRINKS_MAX: u64 = 3;
 
 const USAGE: &str = "usage: simulate node (--seeds A..B | --seed N) [--trace] [--steps N] \
     [--clients N] [--actors N,N] [--shards N] [--crashes N] [--faults none|WORD,WORD] \
-    [--ignore-syncs] [--stop] [--until N] [--shrink] [--no-shrink]";
+    [--ignore-syncs] [--auto-subscribe] [--stop] [--until N] [--shrink] [--no-shrink]";
 
 struct Arguments {
     from: u64,
@@ -91,6 +91,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--trace" => options.keeps_trace = true,
             "--stop" => arguments.stops = true,
             "--ignore-syncs" => options.ignores_syncs = true,
+            "--auto-subscribe" => options.auto_subscribes = true,
             "--steps" => options.steps = number(words.next())?,
             "--faults" => {
                 let words = words.next().ok_or("--faults takes words")?;

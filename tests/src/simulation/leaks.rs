@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use engine_session::{SessionRecord, Subscription};
 use engine_shard::{Census, ShardConfig, Table};
 
-use super::node::Rows;
+use super::node::{AUTO_FILTERS, Rows};
 use super::world::World;
 use crate::history::ClientNumber;
 
@@ -231,6 +231,12 @@ impl World {
             let filter = String::from_utf8_lossy(key.get(8..).unwrap_or_default()).into_owned();
             let read = Subscription::decode(&filter, value).map_err(|error| error.to_string())?;
             found.insert(filter, read.qos.bits());
+        }
+        for filter in AUTO_FILTERS {
+            let is_there = found.remove(filter).is_some();
+            if is_there != (session.is_some() && self.options.auto_subscribes) {
+                return Err(format!("{client:?} has {filter}: {is_there}"));
+            }
         }
         let checked = self.history.check_subscriptions(client, &found);
         checked.map_err(|violation| violation.report())

@@ -4,10 +4,13 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 
+use engine_mqtt::{QoS, RetainHandling, SubscriptionOptions};
 use engine_server::node::{CoreError, NodeOptions, Now, ShardCore, open_node};
 use engine_shard::{
-    Census, ConnectionId, Cut, LogOffset, MeshBatch, Output, ShardConfig, ShardId, Table, Transmit,
+    AutoSubscription, Census, ConnectionId, Cut, LogOffset, MeshBatch, Output, ShardConfig,
+    ShardId, Table, Transmit,
 };
 use storage_io::sim::{Rng, SimDisk, SimFile, SimQueue};
 use storage_io::{Completion, Disk, DiskQueue, Op};
@@ -53,6 +56,28 @@ fn tune(config: &mut ShardConfig) {
     config.delayed_window_bytes_max = 2_000;
 }
 
+/// What every client is subscribed to, once for good and at every CONNECT.
+pub(super) const AUTO_FILTERS: [&str; 2] = ["auto/once", "auto/again/#"];
+
+pub(super) fn auto_subscriptions(wanted: bool) -> Option<Arc<[AutoSubscription]>> {
+    let handlings = [RetainHandling::SendIfNew, RetainHandling::Send];
+    let one = |(filter, retain_handling)| {
+        let options = SubscriptionOptions {
+            qos: QoS::AtLeastOnce,
+            retain_handling,
+            ..SubscriptionOptions::default()
+        };
+        AutoSubscription::new(filter, options).ok()
+    };
+    wanted.then(|| {
+        AUTO_FILTERS
+            .into_iter()
+            .zip(handlings)
+            .filter_map(one)
+            .collect()
+    })
+}
+
 struct Seat {
     core: ShardCore<SimDisk, SharedQueue>,
     queue: SharedQueue,
@@ -74,6 +99,7 @@ impl Node {
         homes: u8,
         seed: u64,
         retains: bool,
+        gives: Option<Arc<[AutoSubscription]>>,
         now: Now,
     ) -> Result<Self, String> {
         let mut options = NodeOptions::new(homes, seed);
@@ -99,6 +125,7 @@ impl Node {
         options.index.cache_pages = 64;
         options.state.cache_bytes = 1 << 20;
         options.state.batch_bytes_min = 4 << 10;
+        options.auto_subscriptions = gives;
         options.tune = tune;
         let opened = open_node(disk, &options, now, None).map_err(|error| error.to_string())?;
         let shards = opened.meta.shards;

@@ -11,7 +11,7 @@ use storage_io::Disk;
 use storage_io::sim::Rng;
 use storage_log::{Finding, inspect};
 
-use super::node::Node;
+use super::node::{Node, auto_subscriptions};
 use super::world::World;
 
 /// Places that are looked at for a byte that is not zero.
@@ -103,7 +103,8 @@ impl World {
 
     fn start_node(&self) -> Result<Node, String> {
         let (homes, now) = (self.homes, self.now());
-        let node = Node::start(&self.disk, homes, self.seed, self.retains(), now);
+        let gives = auto_subscriptions(self.options.auto_subscribes);
+        let node = Node::start(&self.disk, homes, self.seed, self.retains(), gives, now);
         node.map_err(|error| format!("no start: {error}"))
     }
 

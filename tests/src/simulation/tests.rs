@@ -15,6 +15,20 @@ fn every_seed_keeps_every_promise() {
     }
 }
 
+/// Subscriptions that nobody asked for are there when all is at rest, and nothing is left of them.
+#[test]
+fn what_every_client_is_subscribed_to_outlives_crashes_and_leaves_nothing() {
+    let options = Options {
+        auto_subscribes: true,
+        ..Options::default()
+    };
+    for seed in 0..4 {
+        if let Err(failure) = run_seed(seed, options) {
+            panic!("{failure}");
+        }
+    }
+}
+
 /// Seeds with short logs: what they are for does happen in them.
 #[test]
 fn logs_are_cut_short_all_the_time() {
