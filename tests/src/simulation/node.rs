@@ -52,7 +52,7 @@ fn tune(config: &mut ShardConfig) {
     config.pending_max = 24;
     config.group_inflight_max = 12;
     config.tombstone_margin_ms = 1_000;
-    config.delayed_window_max = 4;
+    config.delayed_window_max = 2;
     config.delayed_window_bytes_max = 2_000;
 }
 
