@@ -68,6 +68,8 @@ pub(crate) enum UserChange {
 pub(crate) enum What {
     /// The records of every commit log, and any damage with its file and offset
     Log,
+    /// The queues of every shard: names, offsets, and the files that hold them
+    Queues,
     /// The sessions of every shard
     Sessions,
 }

@@ -176,6 +176,7 @@ fn look_into(what: What, directory: &Path) -> ExitCode {
     let mut out = BufWriter::new(io::stdout().lock());
     let found = match what {
         What::Log => inspect::log(directory, &mut out),
+        What::Queues => inspect::queues(directory, &mut out),
         What::Sessions => inspect::sessions(directory, &mut out),
     };
     let written = out.flush();

@@ -3,17 +3,22 @@
 //! Logs are walked byte by byte, and damage is told with its file and offset. Sessions come from
 //! the state store with the log behind it, so that they are what a start would find.
 
+mod queues;
+
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
 
 use engine_session::{NEVER, SessionRecord};
 use engine_shard::Table;
-use storage_io::{DirectDisk, DirectoryLock, Disk, DiskError};
+use storage_io::{DirectDisk, DirectoryLock, Disk, DiskError, ReadOnlyDisk};
 use storage_log::{Finding, LogError, Record, RecordKind};
+use storage_queue::IndexError;
 use storage_state::{Options, StateError, StateStore, Writing};
 
 use crate::config::SHARDS_MAX;
+
+pub use queues::queues;
 
 /// Why a directory cannot be inspected.
 #[derive(Debug)]
@@ -25,6 +30,8 @@ pub enum InspectError {
     Disk(DiskError),
     /// A log cannot be listed.
     Log(LogError),
+    /// An index cannot be read.
+    Index(IndexError),
     /// A state store cannot be read.
     State(StateError),
     /// The output failed.
@@ -42,6 +49,7 @@ impl fmt::Display for InspectError {
             }
             Self::Disk(error) => error.fmt(f),
             Self::Log(error) => error.fmt(f),
+            Self::Index(error) => error.fmt(f),
             Self::State(error) => error.fmt(f),
             Self::Output(error) => write!(f, "writing the answer: {error}"),
         }
@@ -59,6 +67,12 @@ impl From<DiskError> for InspectError {
 impl From<LogError> for InspectError {
     fn from(error: LogError) -> Self {
         Self::Log(error)
+    }
+}
+
+impl From<IndexError> for InspectError {
+    fn from(error: IndexError) -> Self {
+        Self::Index(error)
     }
 }
 
@@ -99,7 +113,7 @@ pub fn sessions(directory: &Path, out: &mut impl Write) -> Result<u64, InspectEr
     let (disks, _lock) = shards(directory)?;
     let mut damages = 0;
     for (shard, disk) in disks {
-        let mut state = StateStore::open(&disk, Options::default(), Writing::Inline)?;
+        let mut state = read_state(&disk)?;
         for finding in storage_log::inspect(disk)? {
             match finding {
                 Finding::Record(record) => {
@@ -130,8 +144,16 @@ pub fn sessions(directory: &Path, out: &mut impl Write) -> Result<u64, InspectEr
     Ok(damages)
 }
 
+/// The state store of a shard, whose file stays as it is.
+pub(super) fn read_state(disk: &DirectDisk) -> Result<StateStore, StateError> {
+    let disk = ReadOnlyDisk::new(disk.clone());
+    StateStore::open(&disk, Options::default(), Writing::Inline)
+}
+
 /// The directories of all shards, with the lock that keeps nodes away.
-fn shards(directory: &Path) -> Result<(Vec<(u8, DirectDisk)>, DirectoryLock), InspectError> {
+pub(super) fn shards(
+    directory: &Path,
+) -> Result<(Vec<(u8, DirectDisk)>, DirectoryLock), InspectError> {
     let is_there = |shard: &u8| directory.join(format!("shard-{shard}")).is_dir();
     let count = (0..SHARDS_MAX).take_while(is_there).count();
     if count == 0 {

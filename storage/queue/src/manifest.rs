@@ -182,10 +182,7 @@ impl<F: DiskFile> Manifest<F> {
         let names = disk.list()?;
         if !names.iter().any(|name| name == FILE_NAME) {
             let file = create(disk, &names)?;
-            let has_runs = names
-                .iter()
-                .any(|name| crate::run_file::generation_of(name).is_some());
-            let damage = has_runs.then(|| unreadable("it is gone, and there are run files"));
+            let damage = is_gone(&names);
             return Ok((
                 Self {
                     file,
@@ -198,38 +195,7 @@ impl<F: DiskFile> Manifest<F> {
         // A state that was written and not synced before the process ended counts from now on:
         // what it does not list is removed.
         file.sync()?;
-        let (state, damage) = match read_slots(&file)? {
-            (Slot::State(one), Slot::State(two)) => (
-                if one.sequence > two.sequence {
-                    one
-                } else {
-                    two
-                },
-                None,
-            ),
-            (Slot::State(state), _) | (_, Slot::State(state)) => (state, None),
-            (Slot::Empty, Slot::Empty) => (State::empty(log), None),
-            (Slot::Version(found), _) | (_, Slot::Version(found)) => {
-                let (file, expected) = (FILE_NAME.to_owned(), FORMAT_VERSION);
-                return Err(IndexError::Format {
-                    file,
-                    found,
-                    expected,
-                });
-            }
-            (Slot::Unreadable, _) | (_, Slot::Unreadable) => {
-                let damage = unreadable("no slot passes its checksum and the other is not empty");
-                (State::empty(log), Some(damage))
-            }
-        };
-        if state.log != log {
-            let (file, found) = (FILE_NAME.to_owned(), state.log);
-            return Err(IndexError::WrongLog {
-                file,
-                found,
-                expected: log,
-            });
-        }
+        let (state, damage) = choose(&file, log)?;
         Ok((Self { file, state }, damage))
     }
 
@@ -241,6 +207,64 @@ impl<F: DiskFile> Manifest<F> {
         self.state = state;
         Ok(())
     }
+}
+
+/// The state that counts; an empty one, and what is wrong, when none is readable.
+fn choose<F: DiskFile>(file: &F, log: LogId) -> Result<(State, Option<IndexError>), IndexError> {
+    let (state, damage) = match read_slots(file)? {
+        (Slot::State(one), Slot::State(two)) => (
+            if one.sequence > two.sequence {
+                one
+            } else {
+                two
+            },
+            None,
+        ),
+        (Slot::State(state), _) | (_, Slot::State(state)) => (state, None),
+        (Slot::Empty, Slot::Empty) => (State::empty(log), None),
+        (Slot::Version(found), _) | (_, Slot::Version(found)) => {
+            let (file, expected) = (FILE_NAME.to_owned(), FORMAT_VERSION);
+            return Err(IndexError::Format {
+                file,
+                found,
+                expected,
+            });
+        }
+        (Slot::Unreadable, _) | (_, Slot::Unreadable) => {
+            let damage = unreadable("no slot passes its checksum and the other is not empty");
+            (State::empty(log), Some(damage))
+        }
+    };
+    if state.log != log {
+        let (file, found) = (FILE_NAME.to_owned(), state.log);
+        return Err(IndexError::WrongLog {
+            file,
+            found,
+            expected: log,
+        });
+    }
+    Ok((state, damage))
+}
+
+/// What the manifest in `disk` says; changes nothing.
+pub(crate) fn read<D: Disk>(
+    disk: &D,
+    log: LogId,
+) -> Result<(State, Option<IndexError>), IndexError> {
+    let names = disk.list()?;
+    if names.iter().any(|name| name == FILE_NAME) {
+        return choose(&disk.open(FILE_NAME)?, log);
+    }
+    Ok((State::empty(log), is_gone(&names)))
+}
+
+/// The damage when there is no manifest: none when there are no runs either.
+fn is_gone(names: &[String]) -> Option<IndexError> {
+    let mut runs = names
+        .iter()
+        .filter_map(|name| crate::run_file::generation_of(name));
+    runs.next()
+        .map(|_| unreadable("it is gone, and there are run files"))
 }
 
 fn unreadable(reason: &'static str) -> IndexError {
