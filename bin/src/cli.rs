@@ -39,6 +39,14 @@ pub(crate) enum Command {
         /// The data directory
         directory: PathBuf,
     },
+    /// Mend the data directory of a node that does not run
+    Repair {
+        /// Drop the queue index of every shard and make it again from the logs
+        #[arg(long, required = true)]
+        rebuild_index: bool,
+        /// The data directory
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -227,6 +235,7 @@ mod tests {
             ["corelane", "--shards", "65"],
             ["corelane", "--listen", "tcp://a:1"],
             ["corelane", "inspect", "nothing"],
+            ["corelane", "repair", "directory"],
             ["corelane", "--durability", "maybe"],
             ["corelane", "--commit-wait-us", "10001"],
             ["corelane", "--share-strategy", "random"],

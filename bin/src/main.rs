@@ -13,7 +13,9 @@ use std::process::ExitCode;
 use std::thread;
 
 use clap::Parser;
-use engine_server::{Config, Node, ReloadHandle, Settings, StartError, StopHandle, Users, inspect};
+use engine_server::{
+    Config, Node, ReloadHandle, Settings, StartError, StopHandle, Users, inspect, repair,
+};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{error, info};
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
             Err(problem) => fail(NOT_STARTED, &problem),
         },
         Some(Command::Inspect { what, directory }) => look_into(what, &directory),
+        Some(Command::Repair { directory, .. }) => repair(&directory),
     }
 }
 
@@ -185,6 +188,14 @@ fn look_into(what: What, directory: &Path) -> ExitCode {
         (Ok(0), Err(problem)) => fail(NOT_STARTED, &problem),
         (Ok(damages), _) => fail(NOT_STARTED, &format!("{damages} damaged places were found")),
         (Err(problem), _) => fail(NOT_STARTED, &problem),
+    }
+}
+
+/// Rebuilding the index is all there is to repair.
+fn repair(directory: &Path) -> ExitCode {
+    match repair::rebuild_index(directory, &mut io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => fail(NOT_STARTED, &problem),
     }
 }
 

@@ -55,6 +55,8 @@ mod node;
 #[cfg(test)]
 mod p2p;
 #[cfg(test)]
+mod queues;
+#[cfg(test)]
 mod regressions;
 #[cfg(test)]
 mod rehoming;

@@ -17,10 +17,11 @@ use storage_queue::IndexError;
 use storage_state::{Options, StateError, StateStore, Writing};
 
 use crate::config::SHARDS_MAX;
+use crate::node::OpenError;
 
 pub use queues::queues;
 
-/// Why a directory cannot be inspected.
+/// Why a directory cannot be inspected or repaired.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum InspectError {
@@ -32,6 +33,8 @@ pub enum InspectError {
     Log(LogError),
     /// An index cannot be read.
     Index(IndexError),
+    /// The node cannot be opened.
+    Open(OpenError),
     /// A state store cannot be read.
     State(StateError),
     /// The output failed.
@@ -50,6 +53,7 @@ impl fmt::Display for InspectError {
             Self::Disk(error) => error.fmt(f),
             Self::Log(error) => error.fmt(f),
             Self::Index(error) => error.fmt(f),
+            Self::Open(error) => error.fmt(f),
             Self::State(error) => error.fmt(f),
             Self::Output(error) => write!(f, "writing the answer: {error}"),
         }
@@ -73,6 +77,12 @@ impl From<LogError> for InspectError {
 impl From<IndexError> for InspectError {
     fn from(error: IndexError) -> Self {
         Self::Index(error)
+    }
+}
+
+impl From<OpenError> for InspectError {
+    fn from(error: OpenError) -> Self {
+        Self::Open(error)
     }
 }
 
@@ -151,7 +161,7 @@ pub(super) fn read_state(disk: &DirectDisk) -> Result<StateStore, StateError> {
 }
 
 /// The directories of all shards, with the lock that keeps nodes away.
-pub(super) fn shards(
+pub(crate) fn shards(
     directory: &Path,
 ) -> Result<(Vec<(u8, DirectDisk)>, DirectoryLock), InspectError> {
     let is_there = |shard: &u8| directory.join(format!("shard-{shard}")).is_dir();

@@ -38,6 +38,7 @@ pub mod node;
 mod orders;
 mod redirect;
 mod reload;
+pub mod repair;
 mod rewrite;
 mod ring;
 mod rings;

@@ -3,6 +3,7 @@
 mod damage;
 mod formats;
 mod gates;
+mod inspect;
 mod join;
 mod log;
 mod model;

@@ -84,7 +84,10 @@ impl Shelf {
                     damages += 1;
                     writeln!(out, "shard-{shard} DAMAGE {error}")?;
                 }
-                _ => {}
+                Finding::Start(_)
+                | Finding::Segment { .. }
+                | Finding::Frame { .. }
+                | Finding::End { .. } => {}
             }
         }
         let mut names = BTreeMap::new();

@@ -116,6 +116,16 @@ impl<D: Disk> ShardParts<D> {
     }
 }
 
+impl<D: Disk> ShardParts<D> {
+    /// Writes everything that the index has in memory. Blocks; for offline tools.
+    pub(crate) fn write_index(&mut self) -> Result<storage_queue::Counters, IndexError> {
+        let StoreParts { log, index, .. } = &mut self.store;
+        index.freeze();
+        index.flush_blocking(log.durable())?;
+        Ok(index.counters())
+    }
+}
+
 impl<D: Disk> std::fmt::Debug for ShardParts<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ShardParts")

@@ -145,6 +145,19 @@ impl Model {
         list.filter(|entry| entry.at >= start).copied().collect()
     }
 
+    /// First and last queue offset and number of entries, by queue.
+    pub(super) fn summary(&self) -> BTreeMap<QueueId, (u64, u64, u64)> {
+        let mut all = BTreeMap::new();
+        for queue in self.entries.keys().map(|queue| QueueId(*queue)) {
+            let list = self.visible(queue);
+            if let (Some(first), Some(last)) = (list.first(), list.last()) {
+                let count = list.len() as u64;
+                all.insert(queue, (first.queue_offset, last.queue_offset, count));
+            }
+        }
+        all
+    }
+
     pub(super) fn sync(&mut self) {
         self.durable = self.end;
     }
