@@ -15,6 +15,7 @@
 
 mod actor;
 mod age;
+mod claims;
 mod faults;
 mod leaks;
 mod link;

@@ -12,6 +12,7 @@ use engine_shard::ConnectionId;
 use storage_io::sim::Rng;
 
 use super::age::{Age, WILL_DELAY_S};
+use super::claims::{self, Claim};
 use super::outbox::{Outbox, Outgoing};
 use super::trace::Trace;
 use crate::history::{
@@ -92,6 +93,7 @@ pub(super) struct Actor {
     /// Some of what it publishes is delayed.
     pub(super) delays: bool,
     pub(super) age: Age,
+    pub(super) claim: Claim,
     input: Vec<u8>,
     outbox: Outbox,
     /// QoS 2 packet ids that were received and not released.
@@ -128,6 +130,7 @@ impl Actor {
             waiting_wills: Vec::new(),
             delays: false,
             age: Age::default(),
+            claim: Claim::NONE,
             input: Vec::new(),
             outbox: Outbox::default(),
             unreleased: BTreeSet::new(),
@@ -195,20 +198,22 @@ impl Actor {
             && self.unreleased.is_empty()
             && self.subscribing.is_empty()
             && self.unsubscribing.is_empty()
+            && self.claim.is_quiet()
     }
 
     /// What keeps it from being quiet, for the report of a run that hangs.
     pub(super) fn business(&self) -> String {
         format!(
             "client {}: open {}, in flight {}, replies {}, unreleased {:?}, subscribing {:?}, \
-             unsubscribing {:?}",
+             unsubscribing {:?}, {:?}",
             self.number.0,
             self.is_open,
             self.outbox.len(),
             self.replies.len(),
             self.unreleased,
             self.subscribing,
-            self.unsubscribing
+            self.unsubscribing,
+            self.claim
         )
     }
 
@@ -225,6 +230,7 @@ impl Actor {
         let durable = self.is_durable && (self.version == Version::V5 || !clean_start);
         if clean_start {
             self.forget();
+            self.claim.starts_clean();
             // The session ends, and its will waits no more.
             self.release_wills(stage)?;
         }
@@ -285,6 +291,10 @@ impl Actor {
         }
         let mut bytes = self.reply(stage);
         if !self.is_open || stage.at_rest {
+            return Ok(bytes);
+        }
+        if self.claim.takes_part && self.claim.is_quiet() && self.rng.chance(1, 2) {
+            bytes.extend(self.ask()?);
             return Ok(bytes);
         }
         match self.rng.below(10) {
@@ -372,9 +382,11 @@ impl Actor {
         self.replies.clear();
         self.subscribing.clear();
         self.unsubscribing.clear();
+        self.claim.disconnected();
         if self.ends_with_connection {
             self.outbox.clear();
             self.unreleased.clear();
+            self.claim.is_over();
         }
         self.age.went_at(stage.now_ms);
         stage.record(Event::Disconnected {
@@ -467,6 +479,7 @@ impl Actor {
             Packet::SubAck(suback) => self.suback(suback, stage)?,
             Packet::UnsubAck(unsuback) => {
                 self.unsubscribing.remove(&unsuback.packet_id.number());
+                self.claim.unsuback(unsuback.packet_id.number());
             }
             Packet::PingResp => {}
             Packet::Disconnect(disconnect) => {
@@ -507,6 +520,7 @@ impl Actor {
         if !session_present {
             self.outbox.clear();
             self.unreleased.clear();
+            self.claim.is_over();
             return Ok(Vec::new());
         }
         let mut bytes = Vec::new();
@@ -565,6 +579,10 @@ impl Actor {
 
     fn suback(&mut self, suback: &SubAck<'_>, stage: &mut Stage<'_>) -> Result<(), String> {
         let id = suback.packet_id.number();
+        let code = suback.codes.iter().next().map_or(0, ReasonCode::number);
+        if let Some(checked) = self.claim.suback(id, code) {
+            return checked.map_err(|what| self.complain(&what));
+        }
         let Some((filter, qos)) = self.subscribing.remove(&id) else {
             return Err(self.complain(&format!("SUBACK {id} answers nothing")));
         };
@@ -710,6 +728,31 @@ impl Actor {
             packet_id,
             properties: Properties::EMPTY,
             filters: filters.as_slice().into(),
+        }))
+    }
+
+    /// Asks for the filter that one client has at most, or gives it up.
+    fn ask(&mut self) -> Result<Vec<u8>, String> {
+        let packet_id = self.next_request()?;
+        let subscribes = self.rng.chance(2, 3);
+        self.claim.asks(packet_id.number(), subscribes);
+        let properties = Properties::EMPTY;
+        if !subscribes {
+            return self.encode(&Packet::Unsubscribe(Unsubscribe {
+                packet_id,
+                properties,
+                filters: [claims::FILTER].as_slice().into(),
+            }));
+        }
+        let options = SubscriptionOptions {
+            qos: QoS::AtLeastOnce,
+            ..SubscriptionOptions::default()
+        };
+        let filter = claims::FILTER;
+        self.encode(&Packet::Subscribe(Subscribe {
+            packet_id,
+            properties,
+            filters: [Subscription { filter, options }].as_slice().into(),
         }))
     }
 

@@ -10,9 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use engine_session::{SessionRecord, Subscription};
 use engine_shard::{Census, ShardConfig, Table};
 
+use super::actor::Actor;
+use super::claims::{STORED, check_one_holder, check_owners};
 use super::node::{AUTO_FILTERS, Rows};
 use super::world::World;
-use crate::history::ClientNumber;
 
 /// What sessions at rest may hold: all else is under way, and must have come to its end.
 const HELD_AT_REST: [&str; 9] = [
@@ -43,6 +44,8 @@ const HELD_BY_GROUPS: [&str; 6] = [
     "online_filters",
     "members",
 ];
+/// What one session has for itself, and its owner, which knows that.
+const HELD_BY_CLAIMS: [&str; 2] = ["exclusive_subscriptions", "exclusive_filters"];
 /// Kept for later use, within bounds.
 const KEPT: [&str; 3] = ["ring_events_most", "ring_bytes_most", "buffers"];
 /// What waits for time to pass. A timer is not cancelled: it fires, and finds nothing to do.
@@ -64,6 +67,8 @@ impl World {
         self.pass(SETTLE_MS)?;
         let groups = if self.shares() {
             &HELD_BY_GROUPS[..]
+        } else if self.claims() {
+            &HELD_BY_CLAIMS[..]
         } else {
             &[]
         };
@@ -129,7 +134,10 @@ impl World {
     }
 
     fn check_empty(&self, when: &str, kept: &[&str]) -> Result<(), String> {
-        for (shard, census) in self.censuses().iter().enumerate() {
+        let censuses = self.censuses();
+        check_one_holder(&censuses)?;
+        check_owners(&censuses)?;
+        for (shard, census) in censuses.iter().enumerate() {
             let left = census.all().into_iter().filter(|(name, count)| {
                 let may_be = kept.contains(name) || KEPT.contains(name);
                 *count > 0 && !may_be
@@ -157,6 +165,11 @@ impl World {
     /// Publications that wait until they are due, whether anybody is owed them or not.
     pub(super) fn delayed(&self) -> usize {
         self.censuses().iter().map(|census| census.delayed).sum()
+    }
+
+    /// What a crash would make forgotten: a claim that nobody has any more.
+    pub(super) fn check_owners(&self) -> Result<(), String> {
+        check_owners(&self.censuses())
     }
 
     fn censuses(&self) -> Vec<Census> {
@@ -198,7 +211,7 @@ impl World {
                 ));
             }
             expected.extend(session);
-            self.check_subscriptions(actor.number(), session, of(Table::Subscription))?;
+            self.check_subscriptions(actor, session, of(Table::Subscription))?;
         }
         if let Some((client_id, _)) = clients.first_key_value() {
             return Err(format!(
@@ -219,7 +232,7 @@ impl World {
 
     fn check_subscriptions(
         &self,
-        client: ClientNumber,
+        actor: &Actor,
         session: Option<u64>,
         rows: &[(Vec<u8>, Vec<u8>)],
     ) -> Result<(), String> {
@@ -232,11 +245,16 @@ impl World {
             let read = Subscription::decode(&filter, value).map_err(|error| error.to_string())?;
             found.insert(filter, read.qos.bits());
         }
+        let client = actor.number();
         for filter in AUTO_FILTERS {
             let is_there = found.remove(filter).is_some();
             if is_there != (session.is_some() && self.options.auto_subscribes) {
                 return Err(format!("{client:?} has {filter}: {is_there}"));
             }
+        }
+        let is_claimed = found.remove(STORED).is_some();
+        if session.is_some() {
+            actor.claim.check(is_claimed)?;
         }
         let checked = self.history.check_subscriptions(client, &found);
         checked.map_err(|violation| violation.report())

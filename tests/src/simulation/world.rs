@@ -8,6 +8,7 @@ use engine_shard::{ConnectionId, LogOffset, home_shard};
 use storage_io::sim::{Faults, Rng, SimDisk};
 
 use super::actor::{Actor, Stage};
+use super::claims::check_one_holder;
 use super::faults::{FaultCounts, Trouble};
 use super::link::Link;
 use super::node::{Node, delete_derived, messages_below, stored_messages};
@@ -28,6 +29,8 @@ const STOP_ROUNDS_MAX: u32 = 100;
 const SLEEP_STEPS_MAX: u64 = 600;
 /// The clients from here on are members of a shared subscription, in runs that have one.
 const FIRST_MEMBER: u32 = 3;
+/// Which of eight seeds have exclusive subscriptions.
+const CLAIMS: u64 = 5;
 /// Every which step's turn is followed by a look at the bounds.
 const BOUNDS_STEPS: u64 = 4;
 
@@ -119,6 +122,7 @@ impl World {
             if world.trouble.has_hours() {
                 actor.grow_old();
             }
+            actor.claim.takes_part = world.claims();
             world.add_actor(actor);
         }
         world
@@ -131,6 +135,9 @@ impl World {
             self.chaos()?;
         }
         self.rest()?;
+        if self.claims() {
+            self.check_owners()?;
+        }
         self.rng = self.streams.ending();
         self.rot.end();
         let stays_away = self.rng.chance(1, 2);
@@ -333,6 +340,11 @@ impl World {
             .map_err(|violation| violation.report())
     }
 
+    /// Whether clients ask for a filter that one of them has at most.
+    pub(super) const fn claims(&self) -> bool {
+        self.seed % 8 == CLAIMS
+    }
+
     pub(super) fn count_retired(&mut self) {
         if let Some(node) = &self.node {
             let (segments, tombstones) = node.retired();
@@ -438,6 +450,9 @@ impl World {
         let transmits = node.end_turn(shard, now)?;
         if self.step.is_multiple_of(BOUNDS_STEPS) {
             node.check_bounds(shard)?;
+            if self.seed % 8 == CLAIMS {
+                check_one_holder(&node.censuses())?;
+            }
         }
         self.watch_retention(shard)?;
         for transmit in transmits {
