@@ -188,6 +188,8 @@ impl Serve {
             rewrite: None,
             auto_subscribe: None,
             p2p: self.p2p.then_some(true),
+            node_name: None,
+            sys_interval: None,
         }
     }
 }

@@ -9,6 +9,7 @@
 //! at a take-over and when the keep-alive runs out, lets a PINGREQ with flags pass, and exceeds the
 //! receive maximum when QoS 1 and 2 mix.
 
+mod announcements;
 mod connect;
 mod delayed;
 mod exchange;

@@ -201,6 +201,24 @@ pub struct Settings {
     pub auto_subscribe: Option<Vec<AutoSubscriptionSettings>>,
     /// Whether every client gets what is published to `FIRST/p2p/ITS-ID`.
     pub p2p: Option<bool>,
+    /// The node's name in the topics of its events.
+    pub node_name: Option<String>,
+    /// Seconds between two announcements of the node's numbers; 0: none.
+    pub sys_interval: Option<u32>,
+}
+
+/// Seconds between two announcements of the node's numbers.
+const SYS_INTERVAL_S: u32 = 10;
+
+fn node_name(name: Option<String>) -> Result<Option<Arc<str>>, ConfigError> {
+    match name {
+        Some(name)
+            if name.is_empty() || name.len() > 64 || name.contains(['/', '+', '#', '\0']) =>
+        {
+            Err(ConfigError::NodeName(name))
+        }
+        name => Ok(name.map(Into::into)),
+    }
 }
 
 fn strategy<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Strategy>, D::Error> {
@@ -246,6 +264,8 @@ impl Settings {
             rewrite: self.rewrite.or(base.rewrite),
             auto_subscribe: self.auto_subscribe.or(base.auto_subscribe),
             p2p: self.p2p.or(base.p2p),
+            node_name: self.node_name.or(base.node_name),
+            sys_interval: self.sys_interval.or(base.sys_interval),
         }
     }
 
@@ -303,6 +323,8 @@ impl Settings {
             limits: defaults.limits,
             redirect: None,
             rewrites: rewrite::finish(self.rewrite).map_err(ConfigError::Rewrites)?,
+            node_name: node_name(self.node_name)?,
+            sys_interval_s: self.sys_interval.unwrap_or(SYS_INTERVAL_S),
             auto_subscriptions: auto_subscribe::finish(self.auto_subscribe, self.p2p)
                 .map_err(ConfigError::AutoSubscriptions)?,
         };
@@ -357,6 +379,10 @@ pub struct Config {
     pub rewrites: Option<Arc<Rewrites>>,
     /// What every client is subscribed to; nothing by default.
     pub auto_subscriptions: Option<Arc<[AutoSubscription]>>,
+    /// The node's name in the topics of its events: one level; `None`: `corelane`.
+    pub node_name: Option<Arc<str>>,
+    /// Seconds between two announcements of the node's numbers; 0: none.
+    pub sys_interval_s: u32,
 }
 
 impl Default for Config {
@@ -378,6 +404,8 @@ impl Default for Config {
             redirect: None,
             rewrites: None,
             auto_subscriptions: None,
+            node_name: None,
+            sys_interval_s: SYS_INTERVAL_S,
         }
     }
 }
@@ -478,6 +506,8 @@ pub enum ConfigError {
     Rewrites(RewritesError),
     /// Clients cannot be subscribed to that.
     AutoSubscriptions(AutoSubscriptionsError),
+    /// A node's name that is no level of a topic.
+    NodeName(String),
     /// The list of listeners is empty.
     NoListener,
     /// An address and why its host could not be resolved.
@@ -509,6 +539,10 @@ impl fmt::Display for ConfigError {
             Self::Redirect(error) => error.fmt(f),
             Self::Rewrites(error) => error.fmt(f),
             Self::AutoSubscriptions(error) => error.fmt(f),
+            Self::NodeName(name) => write!(
+                f,
+                "node-name is \"{name}\" but must be 1 to 64 bytes without /, + and #"
+            ),
             Self::Durability(text) => write!(
                 f,
                 "durability \"{text}\" must be commit, interval:MS (1 to {INTERVAL_MS_MAX} ms) \

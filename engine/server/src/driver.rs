@@ -28,6 +28,7 @@ use crate::descriptors::FullDoor;
 use crate::machine::{Failure, Hold, Machine, Now, Routing};
 use crate::mesh::{Bell, Mesh, Parcel};
 use crate::net::{Net, Phase, Received, Sent};
+use crate::numbers;
 use crate::ring::Completion;
 use crate::shared::Shared;
 use crate::slots::Key;
@@ -562,6 +563,11 @@ impl<M: Machine> Driver<M> {
             let files = files as u64;
             self.shared.descriptors().tell_files(self.shard, files);
             self.publish();
+            if self.machine.numbers_due(now) {
+                for (topic, payload) in numbers::of(&self.shared, now.monotonic_ms()) {
+                    self.machine.announce(now, topic, &payload);
+                }
+            }
         }
     }
 

@@ -35,6 +35,7 @@ mod mesh;
 mod metrics;
 mod net;
 pub mod node;
+mod numbers;
 mod orders;
 mod redirect;
 mod reload;

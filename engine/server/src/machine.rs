@@ -82,6 +82,12 @@ pub(crate) trait Machine: 'static {
     }
     /// Where it comes from; before its first bytes, and only where rules may ask.
     fn comes_from(&mut self, _connection: Key, _address: IpAddr) {}
+    /// Whether the node's numbers are to be announced now; asked about once a second.
+    fn numbers_due(&mut self, _now: Now) -> bool {
+        false
+    }
+    /// Announces one of them.
+    fn announce(&mut self, _now: Now, _topic: &str, _payload: &str) {}
     /// Other rules for clients.
     fn set_rules(&mut self, _now: Now, _rules: Arc<Rules>) {}
     /// Bytes from a packet boundary on; returns how many were used. The others come again, with

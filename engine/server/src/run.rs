@@ -87,6 +87,7 @@ impl Node {
             ..options(config, count)
         };
         let limits = config.limits;
+        let numbers_ms = 1000 * u64::from(config.sys_interval_s);
         let started = Instant::now();
         let now = read_clocks(started);
         let opened = open_node(&disk, &options, now, Some(&mut spawn_writer)).map_err(|error| {
@@ -111,7 +112,9 @@ impl Node {
         };
         let threads = threads::start(&placement, doors, descriptors, started, |shard| {
             let parts = parts.next();
-            move |event: BorrowedFd<'_>| open_machine(parts, shard, count, limits, event)
+            move |event: BorrowedFd<'_>| {
+                open_machine(parts, shard, count, limits, numbers_ms, event)
+            }
         })?;
         let page = match &config.metrics {
             None => None,
@@ -216,6 +219,7 @@ fn open_machine(
     shard: usize,
     homes: u8,
     limits: ClientLimits,
+    numbers_interval_ms: u64,
     event: BorrowedFd<'_>,
 ) -> Result<ShardMachine, StartError> {
     let Some(parts) = parts else {
@@ -225,7 +229,13 @@ fn open_machine(
         .map_err(|error| StartError::System(format!("shard {shard}: a disk ring: {error}")))?;
     let core = ShardCore::new(parts, queue);
     let shard = u8::try_from(shard).unwrap_or(u8::MAX);
-    Ok(ShardMachine::new(core, shard, homes, limits))
+    Ok(ShardMachine::new(
+        core,
+        shard,
+        homes,
+        limits,
+        numbers_interval_ms,
+    ))
 }
 
 fn options(config: &Config, shards: u8) -> NodeOptions {
@@ -267,6 +277,7 @@ fn options(config: &Config, shards: u8) -> NodeOptions {
         commit_wait_us: config.commit_wait_us,
         reserve_bytes: RESERVE_BYTES,
         share_strategy: config.share_strategy,
+        node_name: config.node_name.clone(),
         redirect: config.redirect.clone(),
         rewrites: config.rewrites.clone(),
         auto_subscriptions: config.auto_subscriptions.clone(),

@@ -74,6 +74,9 @@ pub(crate) struct ShardMachine {
     /// The first so many shards have clients.
     homes: u8,
     limits: ClientLimits,
+    /// Milliseconds between two announcements of the node's numbers; 0: none.
+    numbers_interval_ms: u64,
+    next_numbers_ms: u64,
 }
 
 impl ShardMachine {
@@ -82,12 +85,15 @@ impl ShardMachine {
         shard: u8,
         homes: u8,
         limits: ClientLimits,
+        numbers_interval_ms: u64,
     ) -> Self {
         Self {
             core,
             shard: ShardId(shard),
             homes,
             limits,
+            numbers_interval_ms,
+            next_numbers_ms: 0,
         }
     }
 }
@@ -202,6 +208,21 @@ impl Machine for ShardMachine {
 
     fn mesh(&mut self, now: Now, from: usize, batch: MeshBatch) {
         self.core.mesh(now, peer(from), batch);
+    }
+
+    fn numbers_due(&mut self, now: Now) -> bool {
+        let now_ms = now.monotonic_ms();
+        let is_due = self.shard == ShardId(0)
+            && self.numbers_interval_ms > 0
+            && now_ms >= self.next_numbers_ms;
+        if is_due {
+            self.next_numbers_ms = now_ms + self.numbers_interval_ms;
+        }
+        is_due
+    }
+
+    fn announce(&mut self, now: Now, topic: &str, payload: &str) {
+        self.core.announce(now, topic, payload);
     }
 
     fn disk(&mut self, now: Now) -> Result<bool, Failure> {

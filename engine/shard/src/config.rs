@@ -98,6 +98,8 @@ pub struct ShardConfig {
     pub group_inflight_max: u16,
     /// How shared groups choose a member.
     pub share_strategy: Strategy,
+    /// In the topics of its events; `None`: `corelane`.
+    pub node_name: Option<Arc<str>>,
     /// Where clients are sent instead of being served.
     pub redirect: Option<Redirect>,
     /// Who may publish and subscribe to what; `None`: everybody to everything.
@@ -152,6 +154,7 @@ impl ShardConfig {
             tombstone_margin_ms: 60_000,
             group_inflight_max: 1_024,
             share_strategy: Strategy::RoundRobin,
+            node_name: None,
             redirect: None,
             rules: None,
             rewrites: None,

@@ -273,6 +273,7 @@ impl Shard {
         let client = link.client;
         self.write_connack(connection, &greeting);
         if let Some(index) = client {
+            self.announce_connected(index, connection, greeting.session_present);
             self.begin_resend(index, store);
             self.share_online(index);
             self.queue_pump(index);

@@ -93,6 +93,7 @@ impl Shard {
 
     /// The session has lost its connection.
     pub(crate) fn detach(&mut self, index: u32, abnormal: bool) {
+        self.announce_disconnected(index, abnormal);
         let client = &mut self.clients[index];
         client.connection = None;
         client.holds = 0;

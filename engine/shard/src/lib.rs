@@ -23,6 +23,7 @@
 
 mod acknowledge;
 mod alias;
+mod announce;
 mod authentication;
 mod auto_subscribe;
 mod barrier;

@@ -9,6 +9,7 @@ use engine_mqtt::{
 use engine_session::{Body, NEVER, NO_EXPIRY, Will};
 use engine_topic::{Filter, TopicName};
 
+use crate::announce::reserved;
 use crate::connect::Opening;
 use crate::delayed::split;
 use crate::port::{ConnectionId, Store};
@@ -191,7 +192,7 @@ impl Shard {
             return;
         };
         let may = rewritten.is_err() || self.may(connection, Action::Publish, topic);
-        let denial = (!may).then_some(ReasonCode::NotAuthorized);
+        let denial = reserved(topic).or_else(|| (!may).then_some(ReasonCode::NotAuthorized));
         if let Some(reason) = rewritten.as_ref().err().copied().or(denial)
             && self.deny(index, connection, publish, reason)
         {

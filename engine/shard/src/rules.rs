@@ -15,6 +15,7 @@ use engine_mqtt::{Connect, ReasonCode};
 use engine_session::Now;
 use engine_topic::Filter;
 
+use crate::announce::reserved;
 use crate::auto_subscribe::AutoSubscription;
 use crate::delayed::split;
 use crate::port::ConnectionId;
@@ -282,6 +283,13 @@ impl Shard {
         connection: ConnectionId,
         connect: &Connect<'_>,
     ) -> Option<ReasonCode> {
+        let will = connect.will.as_ref();
+        let topic = will.map_or("", |will| {
+            split(will.topic).map_or(will.topic, |(_, topic)| topic)
+        });
+        if let Some(reason) = reserved(topic) {
+            return Some(reason);
+        }
         if !self.asks_for_users() {
             return None;
         }
@@ -295,9 +303,7 @@ impl Shard {
             address: identity.address,
         };
         let rules = self.config.rules.as_deref()?;
-        let will = connect.will.as_ref()?;
-        let topic = split(will.topic).map_or(will.topic, |(_, topic)| topic);
-        let is_denied = !rules.allow(&who, Action::Publish, topic);
+        let is_denied = will.is_some() && !rules.allow(&who, Action::Publish, topic);
         self.counters.denied += u64::from(is_denied);
         is_denied.then_some(ReasonCode::NotAuthorized)
     }

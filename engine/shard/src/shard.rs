@@ -8,6 +8,7 @@ use engine_session::{Address, LogId, LogOffset, Message, NO_EXPIRY, Now};
 use engine_topic::RoutingTable;
 use foldhash::fast::FixedState;
 
+use crate::announce::Announcements;
 use crate::authentication::Reauthentication;
 use crate::barrier::Barriers;
 use crate::client::{Client, ClientKey, Connection, Stage};
@@ -139,6 +140,8 @@ pub struct Shard {
     pub(crate) orphans: BTreeSet<(u64, u64, Address)>,
     /// What is to be told about groups at the end of the turn.
     pub(crate) group_messages: VecDeque<(ShardId, GroupMessage)>,
+    /// What the node says by itself in this turn.
+    pub(crate) announcements: Announcements,
     /// What other homes in the past mean.
     pub(crate) rehomed: Rehomed,
     /// Shards that have said at the start who their members are.
@@ -151,7 +154,6 @@ impl Shard {
     pub(crate) fn empty(config: ShardConfig, now: Now) -> Self {
         let logs = usize::from(config.shards);
         let seed = config.seed;
-        let state = FixedState::with_seed(seed);
         let zero = vec![LogOffset::ZERO; logs];
         Self {
             now,
@@ -168,7 +170,7 @@ impl Shard {
             reauthentications: VecDeque::new(),
             buffers: Vec::new(),
             clients: Slab::new(),
-            by_client_id: HashMap::with_hasher(state),
+            by_client_id: HashMap::with_hasher(FixedState::with_seed(seed)),
             next_session: (u64::from(config.boot) << 40) | (u64::from(config.shard.0) << 34),
             next_client_id: 0,
             connect_rate: Bucket::new(u64::from(config.connects_per_s), now.monotonic_ms),
@@ -214,6 +216,7 @@ impl Shard {
             sharers: BTreeMap::new(),
             orphans: BTreeSet::new(),
             group_messages: VecDeque::new(),
+            announcements: Announcements::new(),
             rehomed: Rehomed::default(),
             members_heard: 0,
             exclusive: Exclusive::new(seed),
@@ -398,6 +401,7 @@ impl Shard {
             self.send_group_messages(store);
             self.flush_changes(store);
         }
+        self.send_announcements(store);
         self.serve_retire_asks(store);
         self.counters.pending = self.pending.len() as u64;
         self.counters.waits = self.waits.len() as u64;

@@ -48,6 +48,8 @@ pub struct NodeOptions {
     pub state_interval_ms: u64,
     /// How shared groups choose a member.
     pub share_strategy: Strategy,
+    /// In the topics of the node's events; `None`: `corelane`.
+    pub node_name: Option<Arc<str>>,
     /// Where clients are sent instead of being served.
     pub redirect: Option<Redirect>,
     /// Who may publish and subscribe to what; `None`: everybody to everything.
@@ -78,6 +80,7 @@ impl NodeOptions {
             retention: RetentionOptions::default(),
             state_interval_ms: 1_000,
             share_strategy: Strategy::default(),
+            node_name: None,
             redirect: None,
             rules: None,
             rewrites: None,
@@ -483,6 +486,7 @@ fn restore<D: Disk>(
     config.homes = meta.homes;
     let mut config = config.limited(&options.clients);
     config.share_strategy = options.share_strategy;
+    config.node_name = options.node_name.clone();
     config.redirect = options.redirect.clone();
     config.rules = options.rules.clone();
     config.rewrites = options.rewrites.clone();

@@ -78,6 +78,11 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
         self.shard.kick(now.into(), client_id)
     }
 
+    /// As [`Shard::announce`].
+    pub fn announce(&mut self, now: Now, topic: &str, payload: &str) {
+        self.shard.announce(now.into(), topic, payload);
+    }
+
     /// As [`Shard::received`].
     pub fn received(&mut self, now: Now, connection: ConnectionId, bytes: &[u8]) -> usize {
         self.shard
