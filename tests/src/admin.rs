@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use engine_mqtt::{QoS, ReasonCode, Version};
 
-use crate::client::{Dial, Parting};
+use crate::client::{Answer, Dial, Parting};
 use crate::node::{Broker, Node, free_port};
 
 const VERSIONS: [Version; 2] = [Version::V311, Version::V5];
@@ -68,6 +68,43 @@ fn a_kicked_client_is_told_and_its_session_and_will_are_as_after_any_loss() {
     );
     assert_eq!(post(port, "/clients/%zz/kick", ""), 404);
     assert_eq!(post(port, "/metrics", ""), 404);
+}
+
+#[test]
+fn one_client_is_sent_to_another_server() {
+    let Some((node, port)) = node() else {
+        return;
+    };
+    for version in VERSIONS {
+        for (word, reason) in [
+            ("use-another", ReasonCode::UseAnotherServer),
+            ("moved", ReasonCode::ServerMoved),
+        ] {
+            let mut client = Dial::durable(version, "traveller").connect(&node);
+            let path = format!("/clients/traveller/{word}/one.example:1883%20two.example");
+            assert_eq!(post(port, &path, ""), 200);
+            if version == Version::V5 {
+                let servers = "one.example:1883 two.example".to_owned();
+                assert_eq!(client.answer(), Answer::SentElsewhere(reason, servers));
+            }
+            client.expect_end();
+            assert_eq!(post(port, &path, ""), 404);
+        }
+    }
+    let _kept = Dial::clean(Version::V5, "kept").connect(&node);
+    for bad in [
+        "moved",
+        "moved/",
+        "moved/a%20%20b",
+        "moved/a%0a",
+        "moved/a/b",
+    ] {
+        assert_eq!(
+            post(port, &format!("/clients/kept/{bad}"), ""),
+            404,
+            "{bad}"
+        );
+    }
 }
 
 #[test]

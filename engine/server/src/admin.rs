@@ -1,12 +1,15 @@
-//! The requests of an administrator: `POST /clients/ID/kick`, ID percent-encoded.
+//! The requests of an administrator: `POST /clients/ID/kick`, `.../use-another/SERVERS` and
+//! `.../moved/SERVERS`, ID and SERVERS percent-encoded.
 //!
 //! Only from the node's own machine, and not from a page in a browser there.
 
 use std::net::IpAddr;
 
+use engine_shard::Redirect;
 use tracing::info;
 
 use crate::orders::Orders;
+use crate::redirect::redirect;
 
 /// What is answered: HTTP status and text.
 pub(crate) type Answer = (&'static str, &'static str);
@@ -16,15 +19,14 @@ pub(crate) fn post(path: &[u8], headers: &[u8], peer: IpAddr, orders: &Orders) -
     if !peer.to_canonical().is_loopback() || has_origin(headers) {
         return ("403 Forbidden", "only from the node's own machine\n");
     }
-    let id = path.strip_prefix(b"/clients/");
-    let id = id.and_then(|rest| rest.strip_suffix(b"/kick"));
-    let Some(id) = id.and_then(percent_decoded).filter(|id| !id.is_empty()) else {
+    let Some((id, redirect)) = kicked(path) else {
         return (
             "404 Not Found",
-            "POST /clients/ID/kick, ID percent-encoded\n",
+            "POST /clients/ID/kick, /clients/ID/use-another/SERVERS or /clients/ID/moved/SERVERS, \
+             ID and SERVERS percent-encoded\n",
         );
     };
-    match orders.kick(&id) {
+    match orders.kick(&id, redirect) {
         Some(true) => {
             info!(client = %id, "disconnected by an administrator");
             ("200 OK", "disconnected\n")
@@ -32,6 +34,21 @@ pub(crate) fn post(path: &[u8], headers: &[u8], peer: IpAddr, orders: &Orders) -
         Some(false) => ("404 Not Found", "not connected\n"),
         None => ("503 Service Unavailable", "its shard does not answer\n"),
     }
+}
+
+/// Who is to be disconnected, and where to send it.
+fn kicked(path: &[u8]) -> Option<(String, Option<Redirect>)> {
+    let rest = path.strip_prefix(b"/clients/")?;
+    let mut parts = rest.split(|byte| *byte == b'/');
+    let id = percent_decoded(parts.next()?).filter(|id| !id.is_empty())?;
+    let has_moved = match parts.next()? {
+        b"kick" => return parts.next().is_none().then_some((id, None)),
+        b"use-another" => false,
+        b"moved" => true,
+        _ => return None,
+    };
+    let redirect = redirect(percent_decoded(parts.next()?)?, has_moved).ok()?;
+    parts.next().is_none().then_some((id, Some(redirect)))
 }
 
 /// Browsers say where a POST comes from.
@@ -89,6 +106,14 @@ mod tests {
         );
         assert_eq!(ask("/clients//kick", "", "127.0.0.1"), "404 Not Found");
         assert_eq!(ask("/clients/a", "", "::ffff:127.0.0.1"), "404 Not Found");
+        for bad in [
+            "/clients/a/moved",
+            "/clients/a/moved/",
+            "/clients/a/moved/b/c",
+            "/clients/a/x/b",
+        ] {
+            assert_eq!(ask(bad, "", "127.0.0.1"), "404 Not Found", "{bad}");
+        }
         // Without shards nobody answers.
         assert_eq!(
             ask(kick, "Host: x\r\n", "127.0.0.1"),

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use engine_shard::{Admission, Proof, Reauthentication, Rules};
+use engine_shard::{Admission, Proof, Reauthentication, Redirect, Rules};
 pub(crate) use engine_shard::{Hold, Output};
 
 use crate::auth::Claim;
@@ -76,8 +76,8 @@ pub(crate) trait Machine: 'static {
     }
     /// What has become of it.
     fn authenticated(&mut self, _connection: Key, _proof: &Proof) {}
-    /// Disconnects a client; returns whether it was connected.
-    fn kick(&mut self, _now: Now, _client_id: &str) -> bool {
+    /// Disconnects a client, perhaps with where to go; returns whether it was connected.
+    fn kick(&mut self, _now: Now, _client_id: &str, _redirect: Option<&Redirect>) -> bool {
         false
     }
     /// Where it comes from; before its first bytes, and only where rules may ask.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine_shard::{Rules, home_shard};
+use engine_shard::{Redirect, Rules, home_shard};
 use flume::{Receiver, Sender};
 
 use crate::mesh::Bell;
@@ -17,8 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// An order to a shard.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// Disconnect this client, and answer whether it was connected.
-    Kick(String, Sender<bool>),
+    /// Disconnect this client, perhaps with where to go, and answer whether it was connected.
+    Kick(String, Option<Redirect>, Sender<bool>),
     /// Other rules for clients.
     Rules(Arc<Rules>),
 }
@@ -47,10 +47,10 @@ impl Orders {
 
     /// Disconnects a client, from a thread that is no shard's. Whether it was connected; `None`:
     /// its shard does not answer.
-    pub(crate) fn kick(&self, client_id: &str) -> Option<bool> {
+    pub(crate) fn kick(&self, client_id: &str, redirect: Option<Redirect>) -> Option<bool> {
         let (answer, told) = flume::bounded(1);
         let shard = home_shard(client_id, self.homes).index();
-        let order = Order::Kick(client_id.to_owned(), answer);
+        let order = Order::Kick(client_id.to_owned(), redirect, answer);
         self.lines.get(shard)?.0.try_send(order).ok()?;
         self.bells.get(shard)?.ring();
         told.recv_timeout(PATIENCE).ok()

@@ -45,14 +45,19 @@ impl fmt::Display for RedirectError {
 
 impl RedirectSettings {
     pub(crate) fn finish(self) -> Result<Redirect, RedirectError> {
-        let is_long = self.servers.len() > SERVERS_BYTES_MAX;
-        let has_gap = self.servers.split(' ').any(str::is_empty);
-        if is_long || has_gap || self.servers.contains(char::is_control) {
-            return Err(RedirectError(self.servers));
-        }
-        Ok(Redirect {
-            has_moved: self.mode == Mode::Moved,
-            servers: self.servers.into(),
-        })
+        redirect(self.servers, self.mode == Mode::Moved)
     }
+}
+
+/// Sends clients to these servers.
+pub(crate) fn redirect(servers: String, has_moved: bool) -> Result<Redirect, RedirectError> {
+    let is_long = servers.len() > SERVERS_BYTES_MAX;
+    let has_gap = servers.split(' ').any(str::is_empty);
+    if is_long || has_gap || servers.contains(char::is_control) {
+        return Err(RedirectError(servers));
+    }
+    Ok(Redirect {
+        has_moved,
+        servers: servers.into(),
+    })
 }

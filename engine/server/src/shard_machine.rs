@@ -7,8 +7,8 @@ use engine_mqtt::{
     Connect, Decoded, Direction, Limits, Packet, Peek, Version, decode, peek_client_id,
 };
 use engine_shard::{
-    Admission, ClientLimits, ConnectionId, Hold, Kind, MeshBatch, Proof, Reauthentication, Rules,
-    ShardId, home_shard,
+    Admission, ClientLimits, ConnectionId, Hold, Kind, MeshBatch, Proof, Reauthentication,
+    Redirect, Rules, ShardId, home_shard,
 };
 use storage_io::{DirectDisk, RingQueue};
 
@@ -194,8 +194,8 @@ impl Machine for ShardMachine {
         self.core.set_rules(now, rules);
     }
 
-    fn kick(&mut self, now: Now, client_id: &str) -> bool {
-        self.core.kick(now, client_id)
+    fn kick(&mut self, now: Now, client_id: &str, redirect: Option<&Redirect>) -> bool {
+        self.core.kick(now, client_id, redirect)
     }
 
     fn received(&mut self, now: Now, connection: Key, bytes: &[u8]) -> usize {

@@ -90,6 +90,9 @@ impl Shard {
 
     /// `None`: nobody wants to know.
     fn event_topic(&self, index: u32, what: &str) -> Option<String> {
+        if self.table.dollar_count() == 0 {
+            return None;
+        }
         let client_id = &self.clients[index].session.client_id;
         let node = self.config.node_name.as_deref().unwrap_or(NODE_NAME);
         let topic = format!("$SYS/brokers/{node}/clients/{client_id}/{what}");

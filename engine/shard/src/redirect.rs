@@ -17,16 +17,34 @@ pub struct Redirect {
     pub servers: Arc<str>,
 }
 
+impl Redirect {
+    const fn reason(&self) -> ReasonCode {
+        if self.has_moved {
+            ReasonCode::ServerMoved
+        } else {
+            ReasonCode::UseAnotherServer
+        }
+    }
+}
+
 impl Shard {
-    /// Disconnects a client with 0x98; its session stays as with any lost connection. Returns
-    /// whether it was connected.
-    pub fn kick(&mut self, now: Now, client_id: &str) -> bool {
+    /// Disconnects a client with 0x98, or with where to go instead; its session stays as with any
+    /// lost connection. Returns whether it was connected.
+    pub fn kick(&mut self, now: Now, client_id: &str, redirect: Option<&Redirect>) -> bool {
         self.begin_call(now);
         let index = self.by_client_id.get(client_id).copied();
         let connection = index.and_then(|index| self.clients[index].connection);
-        if let Some(connection) = connection {
-            self.counters.kicked += 1;
-            self.close(connection, Some(ReasonCode::AdministrativeAction), true);
+        match (connection, redirect) {
+            (Some(connection), None) => {
+                self.counters.kicked += 1;
+                self.close(connection, Some(ReasonCode::AdministrativeAction), true);
+            }
+            (Some(connection), Some(redirect)) => {
+                self.counters.redirected += 1;
+                self.send_elsewhere(connection, redirect.reason(), &redirect.servers);
+                self.close(connection, None, true);
+            }
+            (None, _) => {}
         }
         connection.is_some()
     }
@@ -36,11 +54,7 @@ impl Shard {
         let Some(redirect) = self.config.redirect.clone() else {
             return false;
         };
-        let reason = if redirect.has_moved {
-            ReasonCode::ServerMoved
-        } else {
-            ReasonCode::UseAnotherServer
-        };
+        let reason = redirect.reason();
         self.counters.redirected += 1;
         if let Some(link) = self.connections.get_mut(&connection) {
             link.version = version;

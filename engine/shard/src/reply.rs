@@ -269,6 +269,24 @@ impl Shard {
         }
     }
 
+    /// DISCONNECT with a Server Reference (MQTT 5, section 4.11).
+    pub(crate) fn send_elsewhere(
+        &mut self,
+        connection: ConnectionId,
+        reason: ReasonCode,
+        servers: &str,
+    ) {
+        if self.version_of(connection).has_properties() && self.is_open(connection) {
+            let mut builder = PropertiesBuilder::new();
+            builder.server_reference(servers);
+            let properties = builder.properties().unwrap_or(Properties::EMPTY);
+            self.write(
+                connection,
+                &Packet::Disconnect(Disconnect { reason, properties }),
+            );
+        }
+    }
+
     pub(crate) fn send_pingresp(&mut self, connection: ConnectionId) {
         self.write(connection, &Packet::PingResp);
     }

@@ -19,6 +19,7 @@ pub struct RoutingTable {
     version: u64,
     exact: Branch,
     exact_count: usize,
+    dollar_count: usize,
     wild: Arc<TrieNode>,
     hasher: TextHasher,
     heap: Heap,
@@ -49,6 +50,11 @@ impl RoutingTable {
         self.exact_count + self.wild.count()
     }
 
+    /// How many of them begin with `$`: no other matches a topic that does [MQTT-4.7.2-1].
+    pub fn dollar_count(&self) -> usize {
+        self.dollar_count
+    }
+
     /// How many of them have wildcards.
     pub fn wildcard_count(&self) -> usize {
         self.wild.count()
@@ -69,6 +75,7 @@ impl RoutingTable {
             version: 0,
             exact: Branch::default(),
             exact_count: 0,
+            dollar_count: 0,
             wild,
             hasher,
             heap,
@@ -90,6 +97,7 @@ impl RoutingTable {
     /// Adds a filter that is not in the table.
     pub(crate) fn insert(&mut self, mut entry: Entry) {
         self.heap.add(shared_len(entry.text.len()));
+        self.dollar_count += usize::from(entry.text.starts_with('$'));
         if is_wildcard(&entry.text) {
             return TrieNode::insert(&mut self.wild, entry, &self.hasher, &mut self.heap);
         }
@@ -117,6 +125,7 @@ impl RoutingTable {
     /// Removes a filter that is in the table.
     pub(crate) fn remove(&mut self, text: &str) {
         self.heap.sub(shared_len(text.len()));
+        self.dollar_count -= usize::from(text.starts_with('$'));
         if is_wildcard(text) {
             return TrieNode::remove(&mut self.wild, text, &self.hasher, &mut self.heap);
         }

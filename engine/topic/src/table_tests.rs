@@ -46,6 +46,8 @@ impl Model {
     #[track_caller]
     fn check(&self, table: &RoutingTable, topics: &[String]) {
         assert_eq!(table.filter_count(), self.filters.len());
+        let dollars = self.filters.keys().filter(|text| text.starts_with('$'));
+        assert_eq!(table.dollar_count(), dollars.count());
         for (text, (online, queue)) in &self.filters {
             let entry = table.filter(text).unwrap();
             assert_eq!(

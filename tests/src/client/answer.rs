@@ -15,6 +15,8 @@ pub(crate) enum Answer {
     UnsubAck(PacketId, Vec<ReasonCode>),
     PingResp,
     Disconnect(ReasonCode),
+    /// DISCONNECT with a Server Reference.
+    SentElsewhere(ReasonCode, String),
     Auth(Step),
     Closed,
 }
@@ -116,7 +118,10 @@ impl From<Packet<'_>> for Answer {
             Packet::SubAck(ack) => Self::SubAck(ack.packet_id, ack.codes.iter().collect()),
             Packet::UnsubAck(ack) => Self::UnsubAck(ack.packet_id, ack.codes.iter().collect()),
             Packet::PingResp => Self::PingResp,
-            Packet::Disconnect(disconnect) => Self::Disconnect(disconnect.reason),
+            Packet::Disconnect(disconnect) => match disconnect.properties.server_reference() {
+                None => Self::Disconnect(disconnect.reason),
+                Some(servers) => Self::SentElsewhere(disconnect.reason, servers.to_owned()),
+            },
             Packet::Auth(auth) => Self::Auth(Step {
                 reason: auth.reason,
                 method: auth

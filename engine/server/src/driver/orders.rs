@@ -17,8 +17,8 @@ impl<M: Machine> Driver<M> {
             worked = true;
             match order {
                 Order::Rules(rules) => self.machine.set_rules(now, rules),
-                Order::Kick(client_id, answer) => {
-                    let was_connected = self.machine.kick(now, &client_id);
+                Order::Kick(client_id, redirect, answer) => {
+                    let was_connected = self.machine.kick(now, &client_id, redirect.as_ref());
                     if answer.try_send(was_connected).is_err() {
                         debug!(client = client_id, "nobody waits for the end of a kick");
                     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use engine_shard::{
     Admission, ConnectionId, Cut, Hold, LogOffset, MeshBatch, Output, Proof, Reauthentication,
-    Rules, Shard, ShardId, Store, Transmit,
+    Redirect, Rules, Shard, ShardId, Store, Transmit,
 };
 use storage_io::{Disk, DiskQueue};
 
@@ -74,8 +74,8 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
     }
 
     /// As [`Shard::kick`].
-    pub fn kick(&mut self, now: Now, client_id: &str) -> bool {
-        self.shard.kick(now.into(), client_id)
+    pub fn kick(&mut self, now: Now, client_id: &str, redirect: Option<&Redirect>) -> bool {
+        self.shard.kick(now.into(), client_id, redirect)
     }
 
     /// As [`Shard::announce`].
