@@ -30,6 +30,8 @@ const CLOCK_STEP_MAX_MS: u64 = 40_000;
 const WINDOW_STEPS: u64 = 120;
 /// Changes of the disk before the machine stops, at most: about as many as a start makes.
 const CHANGES_MAX: u64 = 60;
+/// The same for a start that may move state to other homes.
+const MOVING_CHANGES_MAX: u64 = 400;
 /// Steps for which the disk has hardly any room, at most.
 const FULL_STEPS: u64 = 800;
 /// Bytes that a full disk still has, at most: a segment or two of each shard.
@@ -247,17 +249,17 @@ impl World {
             }
             HOURS => return self.idle_hours(),
             FULL => self.fill(&mut rng),
-            STOPS => self.stop_at_a_change(&mut rng),
+            STOPS => self.stop_at_a_change(&mut rng, CHANGES_MAX),
             class => self.sicken(class, &mut rng),
         }
         Ok(())
     }
 
     /// The machine stops at one of the next changes of the disk.
-    fn stop_at_a_change(&mut self, rng: &mut Rng) {
+    fn stop_at_a_change(&mut self, rng: &mut Rng, changes_max: u64) {
         let faults = self.disk.faults();
         self.disk.set_faults(Faults {
-            changes_left: Some(rng.below(CHANGES_MAX)),
+            changes_left: Some(rng.below(changes_max)),
             ..faults
         });
         self.trouble.counts.stops += 1;
@@ -283,7 +285,12 @@ impl World {
     pub(super) fn endanger_start(&mut self) {
         let mut rng = self.streams.fault(self.step());
         if self.trouble.set.has(STOPS) && rng.chance(1, 2) {
-            self.stop_at_a_change(&mut rng);
+            let most = if self.trouble.set.has(HOMES) {
+                MOVING_CHANGES_MAX
+            } else {
+                CHANGES_MAX
+            };
+            self.stop_at_a_change(&mut rng, most);
         }
     }
 
