@@ -62,9 +62,9 @@ fn every_class_of_faults_bites_and_keeps_every_promise() {
         faults: Some(FaultSet::parse(words).expect("words of classes")),
         ..Options::default()
     };
-    let options = with("clock,errors,reads,slow,full,hours,stops");
+    let options = with("clock,errors,reads,slow,full,hours,stops,homes");
     // Where the clock is set, nothing expires.
-    let mortal = with("errors,reads,slow,full,hours,stops");
+    let mortal = with("errors,reads,slow,full,hours,stops,homes");
     let mut counts = FaultCounts::default();
     for seed in 0..14 {
         match run_seed(seed, if seed % 2 == 0 { options } else { mortal }) {
