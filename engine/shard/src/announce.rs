@@ -108,8 +108,8 @@ impl Shard {
 
     fn is_heard(&self, topic: &str) -> bool {
         let mut found = Vec::new();
-        // A name with a wildcard, as a client id may have one, is no topic.
-        if !topic.contains(['+', '#']) {
+        // With a client id that is long or has a wildcard, it may be no topic.
+        if self.is_topic_name(topic) {
             self.table.match_topic(topic, &mut found);
         }
         !found.is_empty()
@@ -146,8 +146,11 @@ impl Shard {
                 delay_s: 0,
                 was_kept: false,
             };
-            if !self.publish(&publication, &[], None, store) {
-                self.counters.refused += 1;
+            // Not as others are published: there is no queue for it.
+            if let Some(route) = self.routes.online(&self.table, &topic) {
+                let mut bytes = Vec::new();
+                publication.body.encode(&mut bytes);
+                self.notify_qos0(&publication, &route, &bytes, store);
             }
         }
         for event in std::mem::take(&mut self.local) {

@@ -191,8 +191,11 @@ impl Shard {
             self.refuse_delay(index, connection, publish);
             return;
         };
-        let may = rewritten.is_err() || self.may(connection, Action::Publish, topic);
-        let denial = reserved(topic).or_else(|| (!may).then_some(ReasonCode::NotAuthorized));
+        let is_reserved = reserved(topic).is_some();
+        self.counters.denied += u64::from(is_reserved);
+        let may =
+            rewritten.is_err() || !is_reserved && self.may(connection, Action::Publish, topic);
+        let denial = (!may).then_some(ReasonCode::NotAuthorized);
         if let Some(reason) = rewritten.as_ref().err().copied().or(denial)
             && self.deny(index, connection, publish, reason)
         {

@@ -213,7 +213,7 @@ impl Shard {
 
     /// A QoS 0 publication goes to every shard with interest at the end of this turn; it waits for
     /// nobody.
-    fn notify_qos0<S: Store>(
+    pub(crate) fn notify_qos0<S: Store>(
         &mut self,
         publication: &Publication<'_>,
         route: &Arc<Route>,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use engine_session::is_wildcard;
-use engine_topic::{Change, Match, RoutingTable, Writer};
+use engine_topic::{Change, FilterId, Match, RoutingTable, Writer};
 use foldhash::fast::FixedState;
 
 use crate::port::{QueueName, Route, ShardId, Store};
@@ -93,6 +93,22 @@ impl RouteCache {
         Some(route)
     }
 
+    /// Who is online for a topic, without queues: for what is never stored. `None`: nobody.
+    pub(crate) fn online(&mut self, table: &RoutingTable, topic: &str) -> Option<Arc<Route>> {
+        self.scratch.clear();
+        table.match_topic(topic, &mut self.scratch);
+        let mut filters = Vec::new();
+        for one in &self.scratch {
+            add_online(one, &mut filters);
+        }
+        let route = Route {
+            version: table.version(),
+            filters,
+            queues: Vec::new(),
+        };
+        (!route.filters.is_empty()).then(|| Arc::new(route))
+    }
+
     /// The filters of one shard that a topic matches, without queues: for scans.
     pub(crate) fn local(
         &mut self,
@@ -122,17 +138,12 @@ fn build<S: Store>(version: u64, topic: &str, found: &[Match], store: &mut S) ->
         store.queue(&QueueName::Topic(topic.into()))?,
         store.queue(&QueueName::Service(level.into()))?,
     ];
-    let mut filters: Vec<(ShardId, Vec<engine_topic::FilterId>)> = Vec::new();
+    let mut filters = Vec::new();
     for one in found {
         if !one.queue.is_empty() && is_wildcard(&one.text) {
             queues.push(store.queue(&QueueName::Filter(Arc::clone(&one.text)))?);
         }
-        for shard in one.online.iter() {
-            match filters.iter_mut().find(|(id, _)| id.0 == shard) {
-                Some((_, ids)) => ids.push(one.filter),
-                None => filters.push((ShardId(shard), vec![one.filter])),
-            }
-        }
+        add_online(one, &mut filters);
     }
     Some(Route {
         version,
@@ -141,10 +152,20 @@ fn build<S: Store>(version: u64, topic: &str, found: &[Match], store: &mut S) ->
     })
 }
 
+/// Adds a filter for every shard where somebody is online for it.
+fn add_online(one: &Match, filters: &mut Vec<(ShardId, Vec<FilterId>)>) {
+    for shard in one.online.iter() {
+        match filters.iter_mut().find(|(id, _)| id.0 == shard) {
+            Some((_, ids)) => ids.push(one.filter),
+            None => filters.push((ShardId(shard), vec![one.filter])),
+        }
+    }
+}
+
 impl Route {
     /// The filters that matched on one shard.
     #[must_use]
-    pub fn filters_for(&self, shard: ShardId) -> &[engine_topic::FilterId] {
+    pub fn filters_for(&self, shard: ShardId) -> &[FilterId] {
         self.filters
             .iter()
             .find(|(id, _)| *id == shard)

@@ -139,3 +139,55 @@ fn only_the_node_publishes_below_sys() {
     watcher.subscribe("marker", QoS::AtLeastOnce);
     watcher.expect_nothing(&mut publisher, "marker");
 }
+
+/// An event of a client has its id in its topic, and is no topic when that is too long or has a
+/// wildcard: then it is not told, and nothing else happens.
+#[test]
+fn a_client_id_that_makes_no_topic_is_no_event() {
+    let Some(node) = node() else { return };
+    let mut watcher = Dial::clean(Version::V5, "watcher").connect(&node);
+    watcher.subscribe("$SYS/brokers/#", QoS::AtLeastOnce);
+    for version in [Version::V311, Version::V5] {
+        for id in [
+            "x".repeat(65_530),
+            "/".repeat(1_000),
+            "a+b".into(),
+            "#".into(),
+        ] {
+            let client = Dial::clean(version, &id).connect(&node);
+            client.disconnect();
+        }
+        let client = Dial::clean(version, "short").connect(&node);
+        expect_event(&mut watcher, "short", "connected", &[]);
+        client.disconnect();
+        expect_event(&mut watcher, "short", "disconnected", &[]);
+    }
+}
+
+/// Events of a million clients leave no names of queues behind.
+#[test]
+fn events_make_no_queues() {
+    let port = crate::node::free_port();
+    if Broker::chosen() != Broker::Corelane {
+        return;
+    }
+    let metrics = format!("127.0.0.1:{port}");
+    let node = Node::with_arguments(1, &["--metrics", &metrics]);
+    let mut watcher = Dial::durable(Version::V5, "watcher").connect(&node);
+    watcher.subscribe("$SYS/brokers/#", QoS::AtLeastOnce);
+    for number in 0..20 {
+        let id = format!("guest-{number}");
+        let client = Dial::clean(Version::V5, &id).connect(&node);
+        assert!(watcher.receive().topic.ends_with("/connected"));
+        client.disconnect();
+        assert!(watcher.receive().topic.ends_with("/disconnected"));
+    }
+    watcher.publish("last", "word", QoS::AtLeastOnce);
+    let end = std::time::Instant::now() + crate::node::DEADLINE;
+    let sum = |name: &str| crate::shards::per_shard(port, name).values().sum::<f64>();
+    // The numbers are up to a second old: this message makes two queues.
+    while sum("corelane_received_qos1_total") < 1.0 {
+        assert!(std::time::Instant::now() < end, "no numbers");
+    }
+    assert!(sum("corelane_queues") <= 3.0, "{}", sum("corelane_queues"));
+}
