@@ -69,6 +69,9 @@ fn who_comes_and_goes_is_told_to_those_who_ask() {
         watcher.disconnect();
         let mut publisher = Dial::clean(version, "publisher").connect(&node);
         other.expect_nothing(&mut publisher, "marker");
+        // The next watcher is not to hear of their ends.
+        other.disconnect();
+        publisher.disconnect();
     }
 }
 
