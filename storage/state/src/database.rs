@@ -51,6 +51,9 @@ pub(crate) struct Database {
 /// A range of stored rows, in key order.
 pub(crate) type Range = redb::Range<'static, &'static [u8], &'static [u8]>;
 
+/// All stored rows, of one moment.
+pub(crate) type Snapshot = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
+
 impl Database {
     /// Opens or creates the database, and checks every page of it.
     pub(crate) fn open<D: Disk>(disk: &D, cache_bytes: usize) -> Result<Self, StateError> {
@@ -152,6 +155,12 @@ impl Database {
                 .map(|value| value.value().to_vec()))
         };
         read().map_err(|error| self.error("read a key", &error))
+    }
+
+    /// The rows of all tables, as they are now.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, StateError> {
+        let read = || -> Result<_, redb::Error> { Ok(self.redb.begin_read()?.open_table(STATE)?) };
+        read().map_err(|error| self.error("begin to read", &error))
     }
 
     /// All rows whose full key is not below `from`, in order.

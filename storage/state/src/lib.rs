@@ -14,8 +14,8 @@
 //! - Deleting the file costs a replay of the logs and nothing else.
 //!
 //! A shard calls [`StateStore::apply`] and [`StateStore::flush`] in its turn; with
-//! [`Writing::Background`] the database is written on a thread of the caller's. `get` and `scan`
-//! may wait for the disk: they are for start-up and offline tools.
+//! [`Writing::Background`] the database is written on a thread of the caller's. `get`, `scan` and
+//! `walk` may wait for the disk: whoever serves others meanwhile keeps them short.
 
 mod backend;
 mod database;
@@ -26,6 +26,7 @@ mod room;
 mod scan;
 pub mod section;
 mod store;
+mod walk;
 mod writer;
 
 #[cfg(test)]
@@ -36,4 +37,5 @@ pub use error::StateError;
 pub use scan::{Row, Scan};
 pub use section::{Change, Changes, SectionError};
 pub use store::{Counters, Opened, Options, StateStore};
+pub use walk::Walk;
 pub use writer::{Spawn, Writing};

@@ -5,8 +5,8 @@
 /// database has not taken yet.
 pub const OVERLAY_BYTES_MAX: usize = 64 << 20;
 
-/// What one pending change costs in the overlay besides its bytes in the section: a hash table
-/// entry with two shared slices, at load one half.
+/// What one pending change costs in the overlay besides its bytes in the section: an entry of a
+/// B-tree with two shared slices, at least half full.
 pub const CHANGE_BYTES: usize = 192;
 
 /// What one pending section costs besides its bytes: its place in the queue and the allocation.

@@ -1,9 +1,9 @@
 //! Changes in log order that the database has not confirmed.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 
 use bytes::Bytes;
-use foldhash::fast::FixedState;
 
 use crate::limits::{CHANGE_BYTES, SECTION_BYTES};
 use crate::section;
@@ -31,7 +31,8 @@ struct Latest {
 /// The newest value of every key that has a change waiting, and the changes themselves.
 #[derive(Debug, Default)]
 pub(crate) struct Overlay {
-    latest: HashMap<Key, Latest, FixedState>,
+    /// By table, in key order.
+    latest: BTreeMap<u8, BTreeMap<Bytes, Latest>>,
     waiting: VecDeque<Pending>,
     /// How many sections at the front of `waiting` are durable in their logs.
     ready: usize,
@@ -47,9 +48,9 @@ impl Overlay {
         let section = Bytes::copy_from_slice(section);
         self.sequence += 1;
         let mut cost = SECTION_BYTES + section.len();
-        for (key, value) in slices(&section) {
+        for ((table, key), value) in slices(&section) {
             cost += CHANGE_BYTES;
-            self.latest.insert(
+            self.latest.entry(table).or_default().insert(
                 key,
                 Latest {
                     value,
@@ -99,13 +100,15 @@ impl Overlay {
     pub(crate) fn confirm(&mut self, sections: &[Pending]) {
         for pending in sections {
             self.bytes -= pending.cost;
-            for (key, _) in slices(&pending.section) {
-                if self
-                    .latest
+            for ((table, key), _) in slices(&pending.section) {
+                let Some(rows) = self.latest.get_mut(&table) else {
+                    continue;
+                };
+                if rows
                     .get(&key)
                     .is_some_and(|l| l.sequence <= pending.sequence)
                 {
-                    self.latest.remove(&key);
+                    rows.remove(&key);
                 }
             }
         }
@@ -113,18 +116,34 @@ impl Overlay {
 
     /// The waiting value of a key: `None` when no change waits, `Some(None)` for a delete.
     pub(crate) fn get(&self, table: u8, key: &[u8]) -> Option<Option<Bytes>> {
-        let key = (table, Bytes::copy_from_slice(key));
-        self.latest.get(&key).map(|latest| latest.value.clone())
+        let latest = self.latest.get(&table)?.get(key)?;
+        Some(latest.value.clone())
+    }
+
+    /// The waiting rows of a table from a key on, in key order; `None` for a delete.
+    pub(crate) fn rows_from(
+        &self,
+        table: u8,
+        from: &[u8],
+    ) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        let rows = self.latest.get(&table).into_iter();
+        let rows = rows
+            .flat_map(move |rows| rows.range::<[u8], _>((Bound::Included(from), Bound::Unbounded)));
+        rows.map(|(key, latest)| (key.as_ref(), latest.value.as_deref()))
     }
 
     /// The waiting values of the keys with this prefix, or of all tables.
     pub(crate) fn range(&self, table: Option<u8>, prefix: &[u8]) -> BTreeMap<Key, Option<Bytes>> {
-        let wanted =
-            |key: &&Key| table.is_none_or(|table| key.0 == table) && key.1.starts_with(prefix);
-        let found = self.latest.iter().filter(|(key, _)| wanted(key));
+        let tables = self.latest.iter();
+        let tables = tables.filter(|(one, _)| table.is_none_or(|table| **one == table));
+        let mut found = BTreeMap::new();
+        for (table, rows) in tables {
+            let rows = rows.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
+            for (key, latest) in rows.take_while(|(key, _)| key.starts_with(prefix)) {
+                found.insert((*table, key.clone()), latest.value.clone());
+            }
+        }
         found
-            .map(|(key, latest)| (key.clone(), latest.value.clone()))
-            .collect()
     }
 
     pub(crate) const fn bytes(&self) -> usize {

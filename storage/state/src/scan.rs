@@ -97,6 +97,36 @@ impl Iterator for Scan {
     }
 }
 
+/// See [`StateStore::stored_rows`](crate::StateStore::stored_rows).
+pub(crate) fn stored_rows(
+    database: &Arc<Database>,
+    tables: &[u8],
+    prefix: &[u8],
+    after: Option<&[u8]>,
+    count: usize,
+) -> Result<Vec<Row>, StateError> {
+    let snapshot = database.snapshot()?;
+    let mut found = Vec::new();
+    for table in tables {
+        let (mut from, mut full_prefix) = (Vec::new(), Vec::new());
+        full_key(*table, prefix, &mut full_prefix);
+        full_key(*table, after.unwrap_or(prefix), &mut from);
+        if after.is_some() {
+            // The next key there can be.
+            from.push(0);
+        }
+        let range = snapshot.range::<&[u8]>(from.as_slice()..);
+        let rows = StoredRows {
+            rows: range.map_err(|error| database.error("read a range of keys", &error))?,
+            prefix: full_prefix,
+        };
+        for row in rows.take(count) {
+            found.push(row.map_err(|error| database.error("read a row", &error))?);
+        }
+    }
+    Ok(found)
+}
+
 /// The rows of the database as long as they have the prefix.
 struct StoredRows {
     rows: Range,

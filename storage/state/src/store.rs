@@ -10,7 +10,8 @@ use crate::limits::{
     APPLIED_LAG_BYTES, BATCH_BYTES_MAX, BATCH_BYTES_MIN, CACHE_BYTES, OVERLAY_BYTES_MAX,
 };
 use crate::overlay::{Overlay, Pending};
-use crate::scan::Scan;
+use crate::scan::{Row, Scan};
+use crate::walk::{Walk, walk};
 use crate::writer::{Writer, Writing};
 use crate::{StateError, section};
 
@@ -265,6 +266,12 @@ impl StateStore {
         self.applied.iter().map(|(log, offset)| (*log, *offset))
     }
 
+    /// Every change that was applied is in the database.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.in_flight.is_none() && self.overlay.sections() == 0
+    }
+
     /// The overlay has reached its bound: append no changes until it has not.
     #[must_use]
     pub const fn is_full(&self) -> bool {
@@ -302,6 +309,36 @@ impl StateStore {
     /// When the database can't be read.
     pub fn scan(&self, table: u8, prefix: &[u8]) -> Result<Scan, StateError> {
         Scan::new(&self.database, &self.overlay, Some(table), prefix)
+    }
+
+    /// The first rows of each of these tables that are in the database, in key order: those whose
+    /// keys start with `prefix` and come behind `after`, `count` at most. What waits in the overlay
+    /// is not looked at: see [`StateStore::applied`]. Blocks.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn stored_rows(
+        &self,
+        tables: &[u8],
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        count: usize,
+    ) -> Result<Vec<Row>, StateError> {
+        crate::scan::stored_rows(&self.database, tables, prefix, after, count)
+    }
+
+    /// Shows the rows of a table from a key on, in key order, durable or not, as long as `visit`
+    /// wants them; all of them as they are at one moment. Blocks.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn walk(
+        &self,
+        table: u8,
+        from: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Walk,
+    ) -> Result<(), StateError> {
+        walk(&self.database, &self.overlay, (table, from), visit)
     }
 
     /// The rows of all tables, in order of table and key. Blocks.

@@ -7,7 +7,7 @@ use storage_io::sim::{Faults, Rng};
 
 use super::fuse::FuseDisk;
 use crate::section::encode;
-use crate::{Change, Opened, Options, Row, StateError, StateStore, Writing};
+use crate::{Change, Opened, Options, Row, StateError, StateStore, Walk, Writing};
 
 pub(super) type Rows = BTreeMap<(u8, Vec<u8>), Vec<u8>>;
 
@@ -180,11 +180,47 @@ impl Model {
         rows.collect()
     }
 
+    /// A walk shows the rows that are asked for and no others, however far they lie apart.
+    fn check_walk(&self, table: u8, all: &Rows, stride: usize) {
+        let all: Vec<_> = all.iter().filter(|row| row.0.0 == table).collect();
+        let mut at = 0;
+        let visit = &mut |key: &[u8], value: &[u8]| {
+            let wanted = all[at];
+            assert_eq!((key, value), (wanted.0.1.as_slice(), wanted.1.as_slice()));
+            let next = at + 1;
+            // Now and then far, else near.
+            at = if next % 3 == 0 {
+                next + stride - 1
+            } else {
+                next
+            };
+            match all.get(at).map(|row| row.0.1.clone()) {
+                None => {
+                    at = all.len();
+                    Walk::Stop
+                }
+                Some(_) if at == next && stride > 1 => Walk::Next,
+                Some(mut key) if at % 2 == 0 => {
+                    // A key that is not there, in front of the row.
+                    *key.last_mut().unwrap() -= 1;
+                    key.push(0xFF);
+                    Walk::Seek(key)
+                }
+                Some(key) => Walk::Seek(key),
+            }
+        };
+        self.store.walk(table, &[], visit).unwrap();
+        assert_eq!(at, all.len(), "table {table}, {stride} at a time");
+    }
+
     /// Every way to read gives what the logs say.
     pub(super) fn check(&self) {
         let expected = self.expected(|_| true);
         assert_eq!(self.rows(), expected);
         for table in 0..5 {
+            for stride in [1, 3, 10] {
+                self.check_walk(table, &expected, stride);
+            }
             for prefix in ["", "0/", "1/", "1/2", "9"] {
                 let rows = self.store.scan(table, prefix.as_bytes()).unwrap();
                 let rows: Rows = rows
