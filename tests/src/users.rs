@@ -8,6 +8,7 @@ use std::time::Instant;
 use engine_mqtt::{QoS, ReasonCode, Version};
 use tempfile::TempDir;
 
+use crate::authentication::scram;
 use crate::client::Dial;
 use crate::node::{Broker, DEADLINE, Node, corelane};
 
@@ -187,4 +188,51 @@ fn the_command_writes_a_file_without_passwords() {
     let failure = node.try_run().expect_err("no file");
     assert!(failure.contains("/no/such/file"), "{failure}");
     assert!(failure.contains("exit status: 2"), "{failure}");
+}
+
+/// RFC 4013: what looks alike is one name, one password.
+#[test]
+fn names_and_passwords_are_prepared() {
+    if Broker::chosen() != Broker::Corelane {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    let file = folder.path().join("users");
+    add(&file, "I\u{AD}X", "se\u{301}\u{2168}");
+    let output = user(&["list"], &file, &[], "");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "IX\n");
+    for (name, password) in [("a", "\u{7}"), ("a", "\u{627}1"), ("\u{E000}", "b")] {
+        let output = user(&["add"], &file, &[name], &format!("{password}\n"));
+        assert!(!output.status.success(), "{name:?} {password:?}");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("RFC 4013"), "{text}");
+    }
+    let arguments = ["--password-file", file.to_str().expect("a plain path")];
+    let node = Node::with_arguments(2, &arguments);
+    let (composed, other) = ("s\u{E9}IX", "seIX");
+    check(&node, Some(("IX", composed)), ReasonCode::Success);
+    check(
+        &node,
+        Some(("IX", "se\u{301}\u{2168}")),
+        ReasonCode::Success,
+    );
+    check(
+        &node,
+        Some(("IX", other)),
+        ReasonCode::BadUserNameOrPassword,
+    );
+    // Rules are asked about what CONNECT says: it has to be the name that is there.
+    check(
+        &node,
+        Some(("\u{2168}", composed)),
+        ReasonCode::BadUserNameOrPassword,
+    );
+    for name in ["IX", "\u{2168}", "I\u{AD}X"] {
+        assert_eq!(
+            scram(&node, name, composed),
+            ReasonCode::Success,
+            "{name:?}"
+        );
+    }
+    assert_eq!(scram(&node, "IX", other), ReasonCode::NotAuthorized);
 }

@@ -79,7 +79,7 @@ pub(crate) enum Refusal {
     NotAuthorized,
     /// Too many passwords wait to be checked.
     Busy,
-    /// It asks for an authentication method that is not here.
+    /// It asks for an authentication method that is not here, or for channel binding.
     BadMethod,
     /// Something else than the next step of its authentication.
     ProtocolError,

@@ -37,6 +37,7 @@ mod net;
 pub mod node;
 mod numbers;
 mod orders;
+mod prepare;
 mod redirect;
 mod reload;
 pub mod repair;

@@ -7,14 +7,17 @@
 //! | client | `c=biws,r=NONCE and more,p=PROOF` |
 //! | server | `v=SIGNATURE` |
 //!
-//! A name is compared byte by byte with the password file's: SASLprep is the client's matter.
+//! Names are prepared by RFC 4013, as those of the password file are. A client that could bind a
+//! channel and thinks that the server cannot says `y,,` in place of `n,,`: it is right, as
+//! SCRAM-SHA-256-PLUS is not offered. In the end it has to say the same again, so that nobody
+//! between them has changed it.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
 
-use crate::base64;
 use crate::users::{HASH_BYTES, NAME_BYTES_MAX, Verifier};
+use crate::{base64, prepare};
 
 /// The name of the method, as clients say it in CONNECT.
 pub(crate) const METHOD: &str = "SCRAM-SHA-256";
@@ -34,6 +37,11 @@ pub(crate) struct ClientFirst {
 }
 
 impl ClientFirst {
+    /// Whether it insists on channel binding, which is not here.
+    pub(crate) fn binds(data: &[u8]) -> bool {
+        data.starts_with(b"p=")
+    }
+
     /// Reads it; `None` when it is none, or asks for what is not here: channel binding, an identity
     /// to act as, or an extension.
     pub(crate) fn parse(data: &[u8]) -> Option<Self> {
@@ -128,7 +136,7 @@ fn text_of(data: &[u8]) -> Option<&str> {
     std::str::from_utf8(data).ok()
 }
 
-/// A name in which `=2C` is a comma and `=3D` an equals sign; others are none.
+/// A name in which `=2C` is a comma and `=3D` an equals sign; others are none. Prepared.
 fn unescape(text: &str) -> Option<String> {
     let mut parts = text.split('=');
     let mut name = parts.next()?.to_owned();
@@ -141,11 +149,15 @@ fn unescape(text: &str) -> Option<String> {
         });
         name.push_str(rest);
     }
-    (1..=NAME_BYTES_MAX).contains(&name.len()).then_some(name)
+    let is_short = |name: &String| (1..=NAME_BYTES_MAX).contains(&name.len());
+    let name = Some(name).filter(is_short)?;
+    prepare::name(&name).filter(is_short)
 }
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::pbkdf2::{PBKDF2_HMAC_SHA256, derive};
+
     use super::*;
 
     const FIRST: &str = "n,,n=user,r=rOprNGfwEbeRWgbNEkqO";
@@ -179,6 +191,59 @@ mod tests {
     }
 
     #[test]
+    fn names_are_prepared() {
+        for text in ["IX", "\u{2168}", "I\u{AD}X"] {
+            let data = format!("n,,n={text},r=x");
+            let first = ClientFirst::parse(data.as_bytes()).unwrap();
+            assert_eq!(first.name(), "IX");
+        }
+    }
+
+    /// The client's final message, by RFC 5802.
+    fn prove(exchange: &Exchange, password: &[u8], header: &str) -> String {
+        let Verifier {
+            salt, iterations, ..
+        } = &exchange.verifier;
+        let mut salted = [0; HASH_BYTES];
+        derive(PBKDF2_HMAC_SHA256, *iterations, salt, password, &mut salted);
+        let client_key = sign(&hmac(&salted), b"Client Key");
+        let stored = digest(&SHA256, client_key.as_ref());
+        let unproved = format!(
+            "c={},r={}",
+            base64::encode(header.as_bytes()),
+            exchange.nonce
+        );
+        let said = format!(
+            "{},{},{unproved}",
+            exchange.first.bare, exchange.server_first
+        );
+        let signature = sign(&hmac(stored.as_ref()), said.as_bytes());
+        let both = client_key.as_ref().iter().zip(signature.as_ref());
+        let proof: Vec<u8> = both.map(|(key, mask)| key ^ mask).collect();
+        format!("{unproved},p={}", base64::encode(&proof))
+    }
+
+    /// RFC 5802, section 6: who says `y` has to say it twice, and `p` is for others.
+    #[test]
+    fn what_is_said_of_channel_binding_is_said_twice() {
+        for (header, other) in [("n,,", "y,,"), ("y,,", "n,,")] {
+            let data = format!("{header}n=user,r=x");
+            assert!(!ClientFirst::binds(data.as_bytes()));
+            let first = ClientFirst::parse(data.as_bytes()).unwrap();
+            let verifier = Verifier::new(b"pencil", vec![1; 16], 4096.try_into().unwrap());
+            let exchange = Exchange::new(first, verifier, NONCE);
+            let finish = |header| exchange.finish(prove(&exchange, b"pencil", header).as_bytes());
+            assert!(finish(header).is_some(), "{header}");
+            assert_eq!(finish(other), None, "{header}");
+            assert_eq!(finish("p=tls-unique,,"), None, "{header}");
+        }
+        for data in ["p=tls-unique,,n=user,r=x", "p=tls-exporter,,n=user,r=x"] {
+            assert!(ClientFirst::binds(data.as_bytes()));
+            assert_eq!(ClientFirst::parse(data.as_bytes()), None);
+        }
+    }
+
+    #[test]
     fn any_other_final_message_proves_nothing() {
         let exchange = example();
         for place in 0..FINAL.len() {
@@ -208,6 +273,9 @@ mod tests {
             "p=tls-unique,,n=a,r=x",
             "n,,m=1,n=a,r=x",
             "n,,r=x,n=a",
+            "n,,n=\u{627}1,r=x",
+            "n,,n=a\u{7},r=x",
+            "n,,n=\u{AD},r=x",
         ] {
             assert_eq!(name(bad), None, "{bad}");
         }

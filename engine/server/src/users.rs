@@ -19,7 +19,7 @@ use aws_lc_rs::pbkdf2::{PBKDF2_HMAC_SHA256, derive};
 use aws_lc_rs::{constant_time, rand};
 use storage_io::{read_small_file, replace_small_file};
 
-use crate::base64;
+use crate::{base64, prepare};
 
 /// Rounds of PBKDF2 of a new user: RFC 7677's least, as a fleet that comes back is checked one by
 /// one.
@@ -54,6 +54,8 @@ pub enum UsersError {
     Name,
     /// A password that is empty or too long.
     Password,
+    /// A name or password with a character that SASLprep prohibits.
+    Prohibited,
     /// Nobody has this name.
     Unknown(String),
 }
@@ -69,6 +71,10 @@ impl fmt::Display for UsersError {
                 "a user name has 1 to {NAME_BYTES_MAX} bytes without colons and control characters"
             ),
             Self::Password => write!(f, "a password has 1 to {PASSWORD_BYTES_MAX} bytes"),
+            Self::Prohibited => f.write_str(
+                "control characters, private ones, and mixed directions of writing cannot be in a \
+                 name or password (RFC 4013)",
+            ),
             Self::Unknown(name) => write!(f, "there is no user {name}"),
         }
     }
@@ -201,7 +207,7 @@ impl Users {
         Ok(Self(users))
     }
 
-    /// Adds a user, or gives one another password.
+    /// Adds a user, or gives one another password. Both are prepared by RFC 4013.
     ///
     /// # Errors
     /// A name or password that cannot be one, or no randomness.
@@ -209,6 +215,11 @@ impl Users {
         if !is_name(name) {
             return Err(UsersError::Name);
         }
+        let name = &prepare::name(name).ok_or(UsersError::Prohibited)?;
+        if !is_name(name) {
+            return Err(UsersError::Name);
+        }
+        let password = &*prepare::password(password).ok_or(UsersError::Prohibited)?;
         if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
             return Err(UsersError::Password);
         }
@@ -224,7 +235,8 @@ impl Users {
     /// # Errors
     /// Nobody has this name.
     pub fn remove(&mut self, name: &str) -> Result<(), UsersError> {
-        let removed = self.0.remove(name);
+        let prepared = prepare::name(name).and_then(|prepared| self.0.remove(&prepared));
+        let removed = prepared.or_else(|| self.0.remove(name));
         removed.map_or_else(|| Err(UsersError::Unknown(name.to_owned())), |_| Ok(()))
     }
 
@@ -241,7 +253,10 @@ impl Users {
     }
 
     /// Whether this is the user's password. Costs PBKDF2, milliseconds, also for unknown names.
+    /// The password is prepared, the name has to be: rules are asked about what CONNECT says.
     pub(crate) fn verify(&self, name: &str, password: &[u8]) -> bool {
+        let prepared = prepare::password(password);
+        let password = prepared.as_deref().unwrap_or(password);
         match self.0.get(name) {
             Some(verifier) => verifier.fits(password),
             None => {
@@ -296,6 +311,23 @@ mod tests {
     }
 
     #[test]
+    fn names_and_passwords_are_prepared() {
+        let mut users = Users::default();
+        users.add("I\u{AD}X", "\u{2168}".as_bytes()).unwrap();
+        assert_eq!(users.names().collect::<Vec<_>>(), ["IX"]);
+        for password in ["IX", "\u{2168}", "I\u{AD}X"] {
+            assert!(users.verify("IX", password.as_bytes()), "{password:?}");
+            // Rules would be asked about another name.
+            assert!(!users.verify("\u{2168}", password.as_bytes()));
+        }
+        assert!(!users.verify("IX", "IX\u{7}".as_bytes()));
+        users.add("raw", b"\xFF\x00").unwrap();
+        assert!(users.verify("raw", b"\xFF\x00"));
+        users.remove("\u{2168}").unwrap();
+        assert_eq!(users.names().collect::<Vec<_>>(), ["raw"]);
+    }
+
+    #[test]
     fn unknown_names_look_like_users() {
         let mut users = Users::default();
         users.add("a", b"first").unwrap();
@@ -326,5 +358,20 @@ mod tests {
         assert_eq!(users.add("a:b", b"x"), Err(UsersError::Name));
         assert_eq!(users.add("", b"x"), Err(UsersError::Name));
         assert_eq!(users.add("a", b""), Err(UsersError::Password));
+        for password in ["\u{7}", "\u{627}1", "\u{E000}"] {
+            let added = users.add("a", password.as_bytes());
+            assert_eq!(added, Err(UsersError::Prohibited));
+        }
+        assert_eq!(users.add("\u{627}1", b"x"), Err(UsersError::Prohibited));
+        assert_eq!(users.add("\u{AD}", b"x"), Err(UsersError::Name));
+        assert_eq!(
+            users.add("a", "\u{AD}".as_bytes()),
+            Err(UsersError::Password)
+        );
+        assert_eq!(
+            users.add("a\u{FF1A}b", b"x"),
+            Err(UsersError::Name),
+            "a colon"
+        );
     }
 }

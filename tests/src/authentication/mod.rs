@@ -106,6 +106,17 @@ pub(crate) fn connect(node: &Node, id: &str) -> Client {
     client
 }
 
+/// What CONNACK says to a client with this name and password, as it sends them.
+#[track_caller]
+pub(crate) fn scram(node: &Node, name: &str, password: &str) -> ReasonCode {
+    let mut scram = Scram::new(name, password, "a-nonce");
+    let (mut client, first) = challenged(node, "prepared", &scram);
+    let last = scram.last(&first);
+    let reason = ReasonCode::ContinueAuthentication;
+    send_auth(&mut client, reason, METHOD, &last);
+    welcome(&mut client).reason
+}
+
 /// [MQTT-4.12.0-2], [MQTT-4.12.0-3], [MQTT-4.12.0-5]: both prove that they know the password; on
 /// any shard, and packets behind the last AUTH are not lost.
 #[test]
@@ -184,10 +195,14 @@ fn scram_refuses_who_does_not_prove_it_and_does_not_tell_who_exists() {
         ReasonCode::BadAuthenticationMethod,
     );
     refused(&mut begin(METHOD, "", None), ReasonCode::NotAuthorized);
+    // Channel binding is not offered, and who insists on it is told so; who thinks that it is not
+    // goes on.
     refused(
         &mut begin(METHOD, "p=tls-unique,,n=device,r=x", None),
-        ReasonCode::NotAuthorized,
+        ReasonCode::BadAuthenticationMethod,
     );
+    let mut client = begin(METHOD, "y,,n=device,r=x", None);
+    step(&mut client, ReasonCode::ContinueAuthentication);
     refused(
         &mut begin(METHOD, "n,,n=device,r=x", Some(60)),
         ReasonCode::PacketTooLarge,
