@@ -82,7 +82,7 @@ pub(crate) enum What {
     Sessions,
 }
 
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Serve {
     /// TOML file with the same names; flags override it
     #[arg(long, value_name = "FILE")]

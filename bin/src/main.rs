@@ -49,6 +49,7 @@ fn main() -> ExitCode {
 
 fn serve(options: Serve) -> ExitCode {
     let only_check = options.check_config;
+    let again = options.clone();
     let config = match read_config(options) {
         Ok(config) => config,
         Err(problem) => return fail(USAGE, &problem),
@@ -64,7 +65,7 @@ fn serve(options: Serve) -> ExitCode {
         Err(StartError::Config(problem)) => return fail(USAGE, &problem),
         Err(problem) => return fail(NOT_STARTED, &problem),
     };
-    if let Err(problem) = obey_signals(node.stop_handle(), node.reload_handle()) {
+    if let Err(problem) = obey_signals(node.stop_handle(), node.reload_handle(), again) {
         return fail(NOT_STARTED, &format!("signals cannot be caught: {problem}"));
     }
     if let Err(problem) = tell_ready(&node) {
@@ -94,10 +95,11 @@ fn read_config(options: Serve) -> Result<Config, String> {
         .map_err(|problem| problem.to_string())
 }
 
-/// SIGHUP reads certificates, keys and users again.
+/// SIGHUP reads certificates, keys, users and rules again, and of the configuration file what it
+/// says of topics.
 ///
 /// The first SIGTERM or SIGINT begins an orderly stop, the second ends the process at once.
-fn obey_signals(stop: StopHandle, files: ReloadHandle) -> io::Result<()> {
+fn obey_signals(stop: StopHandle, files: ReloadHandle, options: Serve) -> io::Result<()> {
     let mut signals = Signals::new([SIGHUP, SIGTERM, SIGINT])?;
     thread::Builder::new()
         .name("signals".to_owned())
@@ -105,6 +107,7 @@ fn obey_signals(stop: StopHandle, files: ReloadHandle) -> io::Result<()> {
             for signal in signals.forever() {
                 if signal == SIGHUP {
                     files.reload();
+                    reload_topics(&files, &options);
                     continue;
                 }
                 info!(signal, "asked to stop");
@@ -114,6 +117,16 @@ fn obey_signals(stop: StopHandle, files: ReloadHandle) -> io::Result<()> {
             }
         })?;
     Ok(())
+}
+
+fn reload_topics(files: &ReloadHandle, options: &Serve) {
+    if options.config.is_none() {
+        return;
+    }
+    match read_config(options.clone()) {
+        Ok(config) => files.reload_topics(&config),
+        Err(problem) => error!("the old rewrite and auto-subscribe stay: {problem}"),
+    }
 }
 
 fn tell_ready(node: &Node) -> io::Result<()> {

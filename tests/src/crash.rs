@@ -1,7 +1,8 @@
 //! `kill -9` of the real process at random points under load, held against the history checker.
 //!
 //! Its modules are further experiments on the real process: [`damage`] flips bits of its files,
-//! [`full`] fills its disk, [`retention`] takes its old messages, [`memory`] gives it too little,
+//! [`full`] fills its disk, [`retention`] takes its old messages,
+//! [`kept`] has it retain more than it knows by heart, [`memory`] gives it too little,
 //! [`pauses`] stops it for a while, [`descriptors`] and [`storm`] bring more clients than it may
 //! hold and many at once.
 //!
@@ -23,7 +24,10 @@ mod damage;
 mod delayed;
 mod descriptors;
 mod full;
+mod kept;
+mod many_queues;
 mod memory;
+mod parked;
 mod pauses;
 mod pressure;
 mod publisher;

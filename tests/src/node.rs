@@ -122,6 +122,12 @@ impl Node {
         self.add_argument(path.to_str().expect("a plain path"));
     }
 
+    /// Another configuration file in the place of [`Self::configure`]'s.
+    pub(crate) fn rewrite_configuration(&self, text: &str) {
+        let path = self.folder.path().join("corelane.toml");
+        fs::write(path, text).expect("a configuration file");
+    }
+
     /// For the next start: the data is in this folder, which the test keeps.
     pub(crate) fn set_data(&mut self, data: PathBuf) {
         self.data = data;

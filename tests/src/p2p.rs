@@ -21,9 +21,16 @@ fn every_client_gets_what_is_for_it_and_nothing_else() {
             let mut client = Dial::clean(version, id).connect(&node);
             // Its SUBACK says that what it was given before is there.
             client.subscribe("something/else", QoS::AtLeastOnce);
-            publisher.publish("alerts/p2p/other", "not for it", QoS::AtLeastOnce);
+            for other in ["alerts/p2p/other", "p2p/a", "alerts/p2p", "alerts/p2p/ab/a"] {
+                publisher.publish(other, "not for it", QoS::AtLeastOnce);
+            }
             for qos in LEVELS {
-                for topic in [format!("alerts/p2p/{id}"), format!("/p2p/{id}")] {
+                for topic in [
+                    format!("alerts/p2p/{id}"),
+                    format!("/p2p/{id}"),
+                    format!("alerts/p2p/{id}/"),
+                    format!("alerts/p2p/{id}/door/open"),
+                ] {
                     publisher.publish(&topic, "for it", qos);
                     client.expect(&topic, "for it", qos);
                 }

@@ -2,8 +2,9 @@
 
 use engine_mqtt::{Packet, Properties, Publish, QoS, ReasonCode, SubscriptionOptions, Version};
 
-use crate::client::{Answer, Dial, Parting};
+use crate::client::{Answer, Client, Dial, Parting};
 use crate::node::{Broker, Node};
+use crate::users;
 
 const VERSIONS: [Version; 2] = [Version::V311, Version::V5];
 
@@ -152,4 +153,49 @@ fn a_rule_that_is_none_ends_the_start() {
         "[[rewrite]] number 4: to is \"b/#\"",
     );
     refuse("from = 'a'\nto = 'b'\nflags = 1", "`flags`");
+}
+
+/// What is published and who connects later go by the new file; a bad one changes nothing.
+#[test]
+fn sighup_reads_rewrite_and_auto_subscribe_again() {
+    let Some(node) = node("[[rewrite]]\nfrom = 'd'\nto = 'one/%u'\n") else {
+        return;
+    };
+    let dial = |id: &str| Dial::clean(Version::V5, id).password("ann", "any");
+    let mut watch = dial("watch").connect(&node);
+    watch.subscribe("#", QoS::AtLeastOnce);
+    let mut clients: Vec<_> = ["a", "b", "c", "d"]
+        .map(|id| dial(id).connect(&node))
+        .into();
+    let mut check = |clients: &mut Vec<Client>, topic: &str| {
+        for client in clients {
+            // An order may still be on its way: it rings before the next packet is read.
+            client.ping();
+            client.publish("d", "hello", QoS::AtLeastOnce);
+            watch.expect(topic, "hello", QoS::AtLeastOnce);
+        }
+    };
+    check(&mut clients, "one/ann");
+    let reload = |text: &str, log: &str| {
+        node.rewrite_configuration(text);
+        node.signal("HUP");
+        users::wait_for_log(&node, log);
+    };
+    let two = "[[rewrite]]\nfrom = 'd'\nto = 'two/%u'\n[[auto-subscribe]]\nfilter = 'to/%c'\n";
+    reload(two, "rewrite and auto-subscribe were read again");
+    check(&mut clients, "two/ann");
+    reload(
+        "[[rewrite]]\nfrom = 'd/#/e'\nto = 'x'\n",
+        "auto-subscribe stay: ",
+    );
+    check(&mut clients, "two/ann");
+    // Who is connected has no new subscription; who connects has.
+    clients[0].subscribe("last", QoS::AtLeastOnce);
+    clients[1].publish("to/a", "not yet", QoS::AtLeastOnce);
+    clients[1].publish("last", "", QoS::AtLeastOnce);
+    clients[0].expect("last", "", QoS::AtLeastOnce);
+    let mut new = dial("new").connect(&node);
+    new.subscribe("last", QoS::AtLeastOnce);
+    clients[1].publish("to/new", "hello", QoS::AtLeastOnce);
+    new.expect("to/new", "hello", QoS::AtMostOnce);
 }

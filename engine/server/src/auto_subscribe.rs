@@ -56,10 +56,10 @@ impl fmt::Display for AutoSubscriptionsError {
 }
 
 /// What is published to one client (RocketMQ's MQTT proxy subscribes all its sessions to a queue
-/// of this kind). Its level before `p2p` may be empty.
+/// of this kind). Its level before `p2p` may be empty, and levels may follow the id.
 fn p2p() -> AutoSubscriptionSettings {
     AutoSubscriptionSettings {
-        filter: "+/p2p/%c".to_owned(),
+        filter: "+/p2p/%c/#".to_owned(),
         qos: QoS::ExactlyOnce as u8,
         no_local: false,
         retain_as_published: false,

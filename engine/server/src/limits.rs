@@ -28,6 +28,7 @@ pub struct LimitSettings {
     delayed: Option<u32>,
     exclusive: Option<u32>,
     session_expiry_s: Option<u32>,
+    park_after_s: Option<u32>,
     connect_timeout_s: Option<u16>,
     connects_per_s: Option<u32>,
     publishes_per_s: Option<u32>,
@@ -136,6 +137,12 @@ impl LimitSettings {
                 usual.session_expiry_s,
                 &all,
             )?,
+            park_after_s: within(
+                "park-after-s",
+                self.park_after_s,
+                usual.park_after_s,
+                &(0..=86_400),
+            )?,
             connect_timeout_s: within(
                 "connect-timeout-s",
                 self.connect_timeout_s,
@@ -173,7 +180,7 @@ mod tests {
                     topic-levels = 5\nsubscriptions = 6\ninflight = 7\nreceive-maximum = 8\n\
                     sessions = 9\nretained = 10\nsession-expiry-s = 11\nconnect-timeout-s = 12\n\
                     connects-per-s = 13\npublishes-per-s = 14\npublish-bytes-per-s = 15\n\
-                    delayed = 16\nexclusive = 17\n";
+                    delayed = 16\nexclusive = 17\npark-after-s = 18\n";
         let expected = ClientLimits {
             packet_bytes: 2048,
             client_id_bytes: 30,
@@ -186,6 +193,7 @@ mod tests {
             retained: 10,
             exclusive: 17,
             session_expiry_s: 11,
+            park_after_s: 18,
             connect_timeout_s: 12,
             connects_per_s: 13,
             publishes_per_s: 14,
@@ -211,6 +219,7 @@ mod tests {
                 "connect-timeout-s = 3601",
                 "limits.connect-timeout-s is 3601",
             ),
+            ("park-after-s = 86401", "limits.park-after-s is 86401"),
             ("filters = 1", "unknown field `filters`"),
         ] {
             let error = finish(text).unwrap_err();

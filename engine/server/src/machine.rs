@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use engine_shard::{Admission, Proof, Reauthentication, Redirect, Rules};
+use engine_shard::{Admission, Proof, Reauthentication, Redirect, Rules, TopicRules};
 pub(crate) use engine_shard::{Hold, Output};
 
 use crate::auth::Claim;
@@ -90,6 +90,8 @@ pub(crate) trait Machine: 'static {
     fn announce(&mut self, _now: Now, _topic: &str, _payload: &str) {}
     /// Other rules for clients.
     fn set_rules(&mut self, _now: Now, _rules: Arc<Rules>) {}
+    /// Other rules for topics.
+    fn set_topics(&mut self, _now: Now, _topics: TopicRules) {}
     /// Bytes from a packet boundary on; returns how many were used. The others come again, with
     /// more behind them.
     fn received(&mut self, now: Now, connection: Key, bytes: &[u8]) -> usize;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine_shard::{Redirect, Rules, home_shard};
+use engine_shard::{Redirect, Rules, TopicRules, home_shard};
 use flume::{Receiver, Sender};
 
 use crate::mesh::Bell;
@@ -21,6 +21,8 @@ pub(crate) enum Order {
     Kick(String, Option<Redirect>, Sender<bool>),
     /// Other rules for clients.
     Rules(Arc<Rules>),
+    /// Other rules for topics.
+    Topics(TopicRules),
 }
 
 /// One bounded channel to each shard.
@@ -58,9 +60,18 @@ impl Orders {
 
     /// Gives all shards other rules. Waits for room.
     pub(crate) fn set_rules(&self, rules: &Arc<Rules>) {
+        self.tell_all(|| Order::Rules(Arc::clone(rules)));
+    }
+
+    /// Gives all shards other rules for topics. Waits for room.
+    pub(crate) fn set_topics(&self, topics: &TopicRules) {
+        self.tell_all(|| Order::Topics(topics.clone()));
+    }
+
+    fn tell_all(&self, order: impl Fn() -> Order) {
         for ((line, _), bell) in self.lines.iter().zip(self.bells.iter()) {
             // Both ends are here: it is never disconnected.
-            if line.send(Order::Rules(Arc::clone(rules))).is_ok() {
+            if line.send(order()).is_ok() {
                 bell.ring();
             }
         }

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use engine_shard::TopicRules;
 use tracing::{error, info};
 
 use crate::acl;
+use crate::config::Config;
 use crate::shared::Shared;
 use crate::transport::TlsFiles;
 use crate::users::Users;
@@ -48,6 +50,17 @@ impl ReloadHandle {
         self.reload_users();
         self.reload_rules();
         self.reload_tls();
+    }
+
+    /// Takes what a configuration that was read again says of topics: `[[rewrite]]`,
+    /// `[[auto-subscribe]]` and `p2p`. Each shard goes by it from its next turn on.
+    pub fn reload_topics(&self, config: &Config) {
+        let topics = TopicRules {
+            rewrites: config.rewrites.clone(),
+            auto_subscriptions: config.auto_subscriptions.clone(),
+        };
+        self.shared.orders().set_topics(&topics);
+        info!("rewrite and auto-subscribe were read again");
     }
 
     fn reload_users(&self) {

@@ -8,7 +8,7 @@ use engine_mqtt::{
 };
 use engine_shard::{
     Admission, ClientLimits, ConnectionId, Hold, Kind, MeshBatch, Proof, Reauthentication,
-    Redirect, Rules, ShardId, home_shard,
+    Redirect, Rules, ShardId, TopicRules, home_shard,
 };
 use storage_io::{DirectDisk, RingQueue};
 
@@ -188,6 +188,10 @@ impl Machine for ShardMachine {
 
     fn comes_from(&mut self, connection: Key, address: IpAddr) {
         self.core.comes_from(ConnectionId(connection.0), address);
+    }
+
+    fn set_topics(&mut self, now: Now, topics: TopicRules) {
+        self.core.set_topics(now, topics);
     }
 
     fn set_rules(&mut self, now: Now, rules: Arc<Rules>) {

@@ -181,6 +181,16 @@ impl<'a> Body<'a> {
         })
     }
 
+    /// When the message expires, milliseconds since the Unix epoch; `None`: never.
+    #[must_use]
+    pub fn expires_ms(&self) -> Option<u64> {
+        let expires = self.expiry_s != NO_EXPIRY;
+        expires.then(|| {
+            self.published_ms
+                .saturating_add(u64::from(self.expiry_s) * 1000)
+        })
+    }
+
     /// The interval that remains, in seconds, for a message that expires; `None`: it has expired.
     #[must_use]
     pub fn remaining_expiry_s(&self, wall_ms: u64) -> Option<u32> {
@@ -245,5 +255,11 @@ mod tests {
         assert_eq!(sample().remaining_expiry_s(1_000_000), Some(10));
         assert_eq!(sample().remaining_expiry_s(1_009_000), Some(1));
         assert_eq!(sample().remaining_expiry_s(1_010_000), None);
+        assert_eq!(sample().expires_ms(), Some(1_010_000));
+        let lasting = Body {
+            expiry_s: NO_EXPIRY,
+            ..sample()
+        };
+        assert_eq!(lasting.expires_ms(), None);
     }
 }

@@ -20,7 +20,7 @@ use engine_mqtt::{
 use engine_session::{Address, LogId, LogOffset, Message, Opening, Phase, Window};
 use engine_shard::{
     Appended, Change, ConnectionId, NewRecord, Now, QueueId, QueueName, ReadRequest, ReadToken,
-    Shard, ShardConfig, ShardId, Store, Table,
+    Shard, ShardConfig, ShardId, Store, Table, Walk,
 };
 use engine_topic::Writer;
 
@@ -139,6 +139,26 @@ impl Store for Tail {
     fn first_rows(&mut self, _: Table, _: usize, _: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
         Vec::new()
     }
+
+    fn row(&mut self, _: Table, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn stored_rows(
+        &mut self,
+        _: &[Table],
+        _: &[u8],
+        _: Option<&[u8]>,
+        _: usize,
+    ) -> Vec<(Table, Vec<u8>, Vec<u8>)> {
+        Vec::new()
+    }
+
+    fn stored_upto(&self) -> LogOffset {
+        LogOffset::ZERO
+    }
+
+    fn walk(&mut self, _: Table, _: &[u8], _: &mut dyn FnMut(&[u8], &[u8]) -> Walk) {}
     fn message(&self, at: LogOffset) -> Option<Message> {
         let place = usize::try_from(at.0).unwrap() % KEPT;
         let message = self.records.get(place).unwrap().as_ref();
@@ -161,7 +181,7 @@ struct Node {
 impl Node {
     fn new() -> Self {
         let config = ShardConfig::new(ShardId(0), 1, 1, 7);
-        let mut shard = Shard::restore(config, NOW, std::iter::empty()).unwrap();
+        let mut shard = Shard::restore(config, NOW, |_| std::iter::empty(), true).unwrap();
         let mut writer = Writer::with_seed(7);
         let table = writer.apply(&[]);
         shard.start(table, Some(writer), &[LogOffset(1)]);

@@ -14,18 +14,13 @@ impl Shard {
     /// Acknowledges an inbound publication that is durable.
     pub(crate) fn acknowledge(&mut self, ack: Ack) {
         if ack.qos == QoS::ExactlyOnce {
-            self.send_pubrec(ack.connection, ack.packet_id, false);
+            self.send_ack(ack.connection, OutAck::PubRec, ack.packet_id, ack.reason);
             return;
         }
         if let Some(link) = self.connections.get_mut(&ack.connection) {
             link.receiving = link.receiving.saturating_sub(1);
         }
-        self.send_ack(
-            ack.connection,
-            OutAck::PubAck,
-            ack.packet_id,
-            ReasonCode::Success,
-        );
+        self.send_ack(ack.connection, OutAck::PubAck, ack.packet_id, ack.reason);
     }
 
     /// PUBACK: a QoS 1 delivery is done.

@@ -9,6 +9,8 @@ use std::fmt::Write;
 use engine_mqtt::{QoS, ReasonCode};
 use engine_session::{Body, NO_EXPIRY, Now};
 
+use crate::client::{Connection, Stage};
+use crate::ending::Ending;
 use crate::port::{ConnectionId, Store};
 use crate::publish::Publication;
 use crate::shard::Shard;
@@ -57,12 +59,8 @@ impl Shard {
         let Some(topic) = self.event_topic(index, "connected") else {
             return;
         };
-        let mut json = self.event_of(index);
-        if let Some(user) = self.who(connection).and_then(|who| who.user) {
-            json.push_str(",\"username\":");
-            push_text(&mut json, user);
-        }
         let link = self.connections.get(&connection);
+        let mut json = self.event_of(index, link);
         let (level, keep_alive_ms) = link.map_or((0, 0), |link| {
             (link.version.level(), u64::from(link.keep_alive_ms))
         });
@@ -77,14 +75,16 @@ impl Shard {
         self.push_announcement(topic, json);
     }
 
-    /// A client's connection has ended.
-    pub(crate) fn announce_disconnected(&mut self, index: u32, abnormal: bool) {
+    /// A client's connection has ended. Of one that never had its CONNACK nobody has heard.
+    pub(crate) fn announce_disconnected(&mut self, index: u32, link: &Connection, ending: Ending) {
+        if link.stage != Stage::Open {
+            return;
+        }
         let Some(topic) = self.event_topic(index, "disconnected") else {
             return;
         };
-        let mut json = self.event_of(index);
-        let reason = if abnormal { "abnormal" } else { "normal" };
-        write!(json, ",\"reason\":\"{reason}\"}}").unwrap_or_default();
+        let mut json = self.event_of(index, Some(link));
+        write!(json, ",\"reason\":\"{}\"}}", ending.name()).unwrap_or_default();
         self.push_announcement(topic, json);
     }
 
@@ -99,10 +99,15 @@ impl Shard {
         self.is_heard(&topic).then_some(topic)
     }
 
-    fn event_of(&self, index: u32) -> String {
+    fn event_of(&self, index: u32, link: Option<&Connection>) -> String {
         let mut json = String::from("{\"clientid\":");
         push_text(&mut json, &self.clients[index].session.client_id);
         write!(json, ",\"ts\":{}", self.now.wall_ms).unwrap_or_default();
+        let identity = link.and_then(|link| link.identity.as_deref());
+        if let Some(user) = identity.and_then(|own| own.user.as_deref()) {
+            json.push_str(",\"username\":");
+            push_text(&mut json, user);
+        }
         json
     }
 

@@ -76,10 +76,6 @@ impl AutoSubscription {
         })
     }
 
-    pub(crate) fn names_users(&self) -> bool {
-        self.filter.names_users()
-    }
-
     /// Whether a SUBSCRIBE would change nothing about what a session has, and bring nothing.
     fn is_had(&self, had: &Subscription) -> bool {
         let wanted = &self.options;

@@ -180,6 +180,7 @@ impl Shard {
         // In the order in which they were made: a filter that was given up in this turn and is
         // wanted again ends as wanted.
         let mut all = std::mem::take(&mut self.route_changes);
+        all.extend(self.interest.take_away_changes());
         all.extend(changes);
         let request = self.barriers.open(goal, joins);
         self.send_peer(

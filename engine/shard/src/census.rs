@@ -25,8 +25,12 @@ macro_rules! census {
 census! {
     /// Connections.
     connections,
-    /// Sessions, connected or not.
+    /// Sessions, connected or not, in memory or not.
     sessions,
+    /// Those that are not in memory.
+    parked,
+    /// Those that wait to be parked.
+    parking,
     /// Client ids with a session.
     client_ids,
     /// Subscriptions of all sessions.
@@ -145,7 +149,9 @@ impl Shard {
     pub fn census(&self) -> Census {
         let mut census = Census {
             connections: self.connections.len(),
-            sessions: self.clients.len() - self.by_group.len(),
+            sessions: self.clients.len() - self.by_group.len() + self.parked.sessions,
+            parked: self.parked.sessions,
+            parking: self.parked.waiting(),
             client_ids: self.by_client_id.len() - self.by_group.len(),
             groups: self.by_group.len(),
             sharers: self.sharers.len(),
@@ -157,7 +163,7 @@ impl Shard {
             transmits: self.closing.len() + self.transmits.len(),
             reads: self.reads.len(),
             catch_up_reads: self.reads.catch_up,
-            retained_reads: self.retained_reads.len() + self.retained.waiting(),
+            retained_reads: self.retained_reads.len() + self.retained.reads.waiting(),
             barriers: self.barriers.len(),
             pending: self.pending.len(),
             waits: self.waits.len() + self.turn_waits.len(),

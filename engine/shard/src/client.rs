@@ -43,9 +43,11 @@ pub(crate) struct Client {
     pub(crate) group: Option<Box<Group>>,
     /// It is in the queue of sessions to pump.
     pub(crate) queued: bool,
+    /// Counts its absences: which of its timers counts.
+    pub(crate) absence: u8,
     /// The will of the present connection.
     pub(crate) will: Option<Box<Will>>,
-    /// When an offline session ends, monotonic milliseconds.
+    /// When an offline session ends, monotonic milliseconds; `u64::MAX`: never.
     pub(crate) expires_ms: u64,
 }
 
@@ -72,6 +74,7 @@ impl Client {
             assigned: RareQueue::new(),
             group: None,
             queued: false,
+            absence: 0,
             will: None,
             expires_ms: u64::MAX,
         }

@@ -51,6 +51,10 @@ pub struct ShardConfig {
     pub subscriptions_max: usize,
     /// Retained messages of this shard.
     pub retained_max: usize,
+    /// Retained messages of one answer to the shard of a new subscriber.
+    pub retained_page_max: usize,
+    /// Topics whose last retained publication is in memory; the others are read when they matter.
+    pub retained_cached_max: usize,
     /// Delayed publications of this shard that are not due yet.
     pub delayed_max: usize,
     /// Those of them in memory: the earliest.
@@ -76,6 +80,10 @@ pub struct ShardConfig {
     /// Milliseconds between two records of the shard's positions: half of what is sent again after
     /// a crash at most.
     pub positions_interval_ms: u64,
+    /// Milliseconds that a session is away before it leaves memory; `u64::MAX`: it stays.
+    pub park_after_ms: u64,
+    /// Sessions that end within so many milliseconds stay in memory.
+    pub park_life_min_ms: u64,
     /// Seconds that a will of a crashed node waits at least for its client to come back.
     pub will_delay_after_crash_s: u32,
     /// Publications kept per log for sessions that are only a little behind.
@@ -132,6 +140,8 @@ impl ShardConfig {
             sessions_max: 4_000_000,
             subscriptions_max: 10_000,
             retained_max: 1_000_000,
+            retained_page_max: 64,
+            retained_cached_max: 32_768,
             delayed_max: 1_000_000,
             delayed_window_max: 8_192,
             delayed_window_bytes_max: 1024 * 1024,
@@ -144,6 +154,8 @@ impl ShardConfig {
             publishes_per_s: 0,
             publish_bytes_per_s: 0,
             positions_interval_ms: 500,
+            park_after_ms: 10_000,
+            park_life_min_ms: 60_000,
             will_delay_after_crash_s: 30,
             ring_events_max: 8_192,
             ring_bytes_max: 8 * 1024 * 1024,
@@ -180,6 +192,7 @@ impl ShardConfig {
             delayed_max: share(limits.delayed) as usize,
             exclusive_max: share(limits.exclusive) as usize,
             session_expiry_max_s: limits.session_expiry_s,
+            park_after_ms: 1000 * u64::from(limits.park_after_s),
             connect_timeout_ms: 1000 * u64::from(limits.connect_timeout_s),
             connects_per_s: share(limits.connects_per_s),
             publishes_per_s: limits.publishes_per_s,

@@ -8,6 +8,7 @@ use engine_session::{Session, Subscription, Will, Window};
 use crate::barrier::Goal;
 use crate::client::{Client, ClientKey, Greeting, Stage};
 use crate::config::home_shard;
+use crate::ending::Ending;
 use crate::interest::{Member, Need};
 use crate::port::{ConnectionId, Store};
 use crate::rate::PublishRate;
@@ -55,9 +56,11 @@ impl Shard {
             opening.client_id = self.assign_client_id();
         }
         let client_id: Arc<str> = opening.client_id.as_str().into();
-        self.take_over(&client_id);
+        self.take_over(&client_id, opening.clean_start);
+        self.end_expired(&client_id, store);
         self.forget_will(&client_id, store);
-        if self.clients.len() >= self.config.sessions_max
+        self.unpark(&client_id, store);
+        if self.clients.len() + self.parked.sessions >= self.config.sessions_max
             && !self.by_client_id.contains_key(&client_id)
         {
             self.counters.refused += 1;
@@ -99,11 +102,17 @@ impl Shard {
     }
 
     /// The client's earlier connection, if there is one, ends [MQTT-3.1.4-3].
-    fn take_over(&mut self, client_id: &str) {
+    fn take_over(&mut self, client_id: &str, discards: bool) {
         let index = self.by_client_id.get(client_id).copied();
         if let Some(old) = index.and_then(|index| self.clients[index].connection) {
             self.counters.takeovers += 1;
-            self.close(old, Some(ReasonCode::SessionTakenOver), true);
+            self.send_disconnect(old, ReasonCode::SessionTakenOver);
+            let ending = if discards {
+                Ending::Discarded
+            } else {
+                Ending::Told(ReasonCode::SessionTakenOver)
+            };
+            self.close_as(old, ending);
         }
     }
 
@@ -191,6 +200,9 @@ impl Shard {
                 online: true,
                 queue: false,
             };
+            for one in &filters {
+                self.interest.come_back(&one.filter, one.qos);
+            }
             let changes = filters
                 .iter()
                 .map(|one| self.interest.add(&one.filter, need))

@@ -34,12 +34,16 @@ counters! {
     Gauge connections,
     /// Sessions, connected or not.
     Gauge sessions,
+    /// Sessions that are away and not in memory.
+    Gauge sessions_parked,
     /// Subscriptions of all sessions.
     Gauge subscriptions,
     /// Shared groups that this shard owns.
     Gauge shared_groups,
     /// Retained messages that this shard owns.
     Gauge retained,
+    /// Topics whose last retained publication this shard has in memory.
+    Gauge retained_cached,
     /// Publications that wait until they are due.
     Gauge delayed,
     /// Filters of this shard to which a session has an exclusive subscription, or asks for one.
@@ -56,6 +60,10 @@ counters! {
     Gauge timers,
     /// Routing version.
     Gauge routing_version,
+    /// Sessions that have left memory.
+    Counter parks,
+    /// Sessions that were read back.
+    Counter unparks,
     /// CONNECT packets accepted.
     Counter connects,
     /// Connections closed for a protocol error or a bound.
@@ -114,6 +122,8 @@ counters! {
     Counter retention_cuts,
     /// Bytes of logs that retention took before a durable session looked at them.
     Counter retention_cut_bytes,
+    /// Retained messages removed because they had expired.
+    Counter retained_expired,
     /// Deletes of retained messages that could be forgotten.
     Counter tombstones_freed,
     /// Records given to members of shared groups, again ones too.

@@ -6,6 +6,7 @@ use engine_mqtt::ReasonCode;
 use engine_session::{NEVER, SessionRecord, Will};
 
 use crate::client::{ClientKey, Connection, Stage};
+use crate::ending::Ending;
 use crate::interest::Need;
 use crate::port::{ConnectionId, Store, Transmit};
 use crate::shard::{Shard, Timer};
@@ -29,16 +30,27 @@ impl Shard {
         if let Some(reason) = reason {
             self.send_disconnect(connection, reason);
         }
-        let Some(link) = self.unlink(connection) else {
+        self.close_as(connection, Ending::of(reason, abnormal));
+    }
+
+    /// Ends a connection that knows why.
+    pub(crate) fn close_as(&mut self, connection: ConnectionId, ending: Ending) {
+        let Some(mut link) = self.unlink(connection) else {
             return;
         };
         self.closing.push_back(Transmit {
             connection,
-            output: link.output,
+            output: std::mem::take(&mut link.output),
             close: true,
         });
+        self.part(&link, ending);
+    }
+
+    /// The connection of a session, if it had one, has ended.
+    pub(crate) fn part(&mut self, link: &Connection, ending: Ending) {
         if let Some(client) = link.client {
-            self.detach(client, abnormal);
+            self.announce_disconnected(client, link, ending);
+            self.detach(client, ending.is_abnormal());
         }
     }
 
@@ -55,13 +67,12 @@ impl Shard {
             self.close(connection, None, false);
             return;
         }
-        let Some(link) = self.unlink(connection) else {
+        let Some(mut link) = self.unlink(connection) else {
             return;
         };
-        if let Some(client) = client {
-            self.detach(client, false);
-        }
-        self.leaving.insert(connection, link.output);
+        let output = std::mem::take(&mut link.output);
+        self.part(&link, Ending::Left(ReasonCode::Success));
+        self.leaving.insert(connection, output);
         self.when_durable(Wait::Farewell(connection));
         let deadline = self.now.monotonic_ms + FAREWELL_MS_MAX;
         self.timers.arm(deadline, Timer::Farewell(connection));
@@ -93,7 +104,6 @@ impl Shard {
 
     /// The session has lost its connection.
     pub(crate) fn detach(&mut self, index: u32, abnormal: bool) {
-        self.announce_disconnected(index, abnormal);
         let client = &mut self.clients[index];
         client.connection = None;
         client.holds = 0;
@@ -127,22 +137,21 @@ impl Shard {
         self.change(state::session(&record));
     }
 
-    /// The session ends so many milliseconds from now, unless its client comes back.
+    /// The session is away: it ends so many milliseconds from now, unless its client comes back.
     pub(crate) fn arm_expiry(&mut self, index: u32, left_ms: u64) {
-        let deadline = self.now.monotonic_ms + left_ms;
+        let deadline = self.now.monotonic_ms.saturating_add(left_ms);
         let client = &mut self.clients[index];
-        if client.session.expiry_s != NEVER {
-            client.expires_ms = deadline;
-            let key = self.key(index);
-            self.timers
-                .arm(deadline, Timer::Expiry(key.index, key.session));
-        }
+        let is_endless = client.session.expiry_s == NEVER;
+        client.expires_ms = if is_endless { u64::MAX } else { deadline };
+        client.absence = client.absence.wrapping_add(1);
+        self.arm_absence(index);
     }
 
     /// Takes an offline session's filters out of the table's online part.
     fn leave_filters(&mut self, index: u32) {
-        let client = &mut self.clients[index];
-        let all: Vec<_> = client.session.subscriptions.iter().cloned().collect();
+        let session = &self.clients[index].session;
+        let is_durable = session.is_durable();
+        let all: Vec<_> = session.subscriptions.iter().cloned().collect();
         for subscription in all {
             if let Some(id) = subscription.filter_id {
                 self.interest.leave(id, index);
@@ -153,6 +162,10 @@ impl Shard {
             };
             if let Some(change) = self.interest.remove(&subscription.filter, need) {
                 self.route_changes.push(change);
+            }
+            if is_durable {
+                let qos = subscription.qos;
+                self.interest.go_away(&subscription.filter, qos);
             }
         }
         self.cancel_requests(index, None);
@@ -181,6 +194,10 @@ impl Shard {
             if let Some(change) = self.interest.remove(&subscription.filter, need) {
                 self.route_changes.push(change);
             }
+            if session.is_durable() {
+                let qos = subscription.qos;
+                self.interest.come_back(&subscription.filter, qos);
+            }
         }
         if session.stored.is_none() {
             return;
@@ -203,12 +220,15 @@ impl Shard {
                 .map(|packet_id| state::no_inbound(id, *packet_id)),
         );
         self.changes.extend(changes);
+        self.parked.has_ended = true;
     }
 
     /// How many sessions of clients and how many groups there are.
     pub(crate) fn tally_sessions(&mut self) {
         self.counters.shared_groups = self.by_group.len() as u64;
-        self.counters.sessions = (self.clients.len() - self.by_group.len()) as u64;
+        let here = self.clients.len() - self.by_group.len();
+        self.counters.sessions = (here + self.parked.sessions) as u64;
+        self.counters.sessions_parked = self.parked.sessions as u64;
     }
 
     /// The connection has ended: its will is published, waits for its delay, or is gone.
@@ -268,17 +288,31 @@ impl Shard {
         }
     }
 
-    /// A session that is still offline when its interval has passed ends.
-    pub(crate) fn check_expiry<S: Store>(&mut self, key: ClientKey, store: &mut S) {
+    /// Ends the session of a client that is back when its time has passed, whether its timer has
+    /// fired or not.
+    pub(crate) fn end_expired<S: Store>(&mut self, client_id: &str, store: &mut S) {
+        if let Some(index) = self.by_client_id.get(client_id).copied() {
+            let client = &self.clients[index];
+            if client.connection.is_none() && client.expires_ms <= self.now.monotonic_ms {
+                self.check_expiry(self.key(index), client.absence, store);
+            }
+        }
+    }
+
+    /// A session that is still offline when its interval has passed ends; before, it is parked.
+    pub(crate) fn check_expiry<S: Store>(&mut self, key: ClientKey, absence: u8, store: &mut S) {
         let now = self.now.monotonic_ms;
         let Some(client) = self.client(key) else {
             return;
         };
-        let session = &client.session;
-        if client.connection.is_some() || client.expires_ms > now {
+        if client.connection.is_some() || client.absence != absence {
             return;
         }
-        let client_id = Arc::clone(&session.client_id);
+        if client.expires_ms > now {
+            self.begin_parking(key, store);
+            return;
+        }
+        let client_id = Arc::clone(&client.session.client_id);
         if let Some(will) = self.wills.remove(&client_id) {
             self.publish_will(&client_id, &will, store);
         }

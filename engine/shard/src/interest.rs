@@ -9,6 +9,7 @@ use engine_topic::{Change, FilterId};
 use foldhash::fast::FixedState;
 use smallvec::SmallVec;
 
+use crate::away::Away;
 use crate::census::Census;
 use crate::port::ShardId;
 
@@ -36,6 +37,7 @@ pub(crate) type Members = SmallVec<[Member; 1]>;
 pub(crate) struct Interest {
     shard: ShardId,
     wanted: HashMap<Arc<str>, Wanted, FixedState>,
+    away: Away,
     members: HashMap<FilterId, Members, FixedState>,
 }
 
@@ -63,6 +65,7 @@ impl Interest {
         Self {
             shard,
             wanted: HashMap::with_hasher(state.clone()),
+            away: Away::default(),
             members: HashMap::with_hasher(state),
         }
     }
@@ -99,8 +102,24 @@ impl Interest {
         (before != after).then(|| self.change(filter, wanted))
     }
 
+    /// A session with this filter goes away, or is away at the start.
+    pub(crate) fn go_away(&mut self, filter: &str, qos: QoS) {
+        self.away.add(self.shard, filter, qos);
+    }
+
+    /// A session with this filter is back, or has ended.
+    pub(crate) fn come_back(&mut self, filter: &str, qos: QoS) {
+        self.away.remove(self.shard, filter, qos);
+    }
+
+    /// What the routing table has to be told of sessions that are away, together with the changes
+    /// of this turn.
+    pub(crate) fn take_away_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.away.changes)
+    }
+
     pub(crate) fn count(&self, census: &mut Census) {
-        census.wanted_filters = self.wanted.len();
+        census.wanted_filters = self.wanted.len() + self.away.counts.len();
         census.online_filters = self.members.len();
         census.members = self.members.values().map(SmallVec::len).sum();
     }
@@ -112,6 +131,7 @@ impl Interest {
             .iter()
             .map(|(f, wanted)| self.change(f, *wanted))
             .collect();
+        all.extend(self.away.all(self.shard));
         all.sort_by(|a, b| a.filter.cmp(&b.filter));
         all
     }

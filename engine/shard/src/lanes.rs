@@ -134,7 +134,7 @@ impl Lane {
             | MeshMessage::Scanned { .. }
             | MeshMessage::Read { .. }
             | MeshMessage::ReadAnswer { .. }
-            | MeshMessage::RetainApplied(_)
+            | MeshMessage::RetainApplied { .. }
             | MeshMessage::RetireAsk { .. }
             | MeshMessage::RetireReady { .. }
             | MeshMessage::RetainedCheck { .. }

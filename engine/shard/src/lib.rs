@@ -13,8 +13,9 @@
 //! Where to look: `publish` (inbound messages), `waits` (what an acknowledgement waits for),
 //! `deliver` and `catch_up` (outbound, live and behind), `acknowledge` and `resend`, `subscribe`,
 //! `connect`, `end`, `groups` and `share` (shared subscriptions, at their owner and at the homes of
-//! their members), `retained`, `persist` and `restore` (the state store), `mesh`, `lanes`,
-//! `barrier`, `routing` (between shards).
+//! their members), `retained` (and `retained_table`, `retained_read`, `retained_sweep` at the
+//! topics' owners), `persist` and `restore` (the state store), `mesh`, `lanes`, `barrier`,
+//! `routing` (between shards).
 
 #![expect(
     clippy::indexing_slicing,
@@ -26,6 +27,7 @@ mod alias;
 mod announce;
 mod authentication;
 mod auto_subscribe;
+mod away;
 mod barrier;
 mod catch_up;
 mod census;
@@ -38,6 +40,7 @@ mod counters;
 mod delayed;
 mod deliver;
 mod end;
+mod ending;
 mod exclusive;
 mod group;
 mod groups;
@@ -47,6 +50,7 @@ mod limits;
 mod mesh;
 mod output;
 mod packets;
+mod park;
 mod persist;
 mod port;
 mod publish;
@@ -60,6 +64,9 @@ mod reply;
 mod resend;
 mod restore;
 mod retained;
+mod retained_read;
+mod retained_sweep;
+mod retained_table;
 mod retire;
 mod rewrite;
 mod routing;
@@ -91,7 +98,7 @@ pub use rehome::{Away, Rehomed, Strays};
 pub use replay::{OFFSET_PROPERTY, REPLAY_PROPERTY};
 pub use restore::RestoreError;
 pub use retire::Cut;
-pub use rewrite::{Rewrite, RewriteError, Rewrites};
+pub use rewrite::{Rewrite, RewriteError, Rewrites, TopicRules};
 pub use rules::{Action, Network, Pattern, Rule, Rules, Who};
 pub use shard::Shard;
 pub use state::{read_retained, retained_change};

@@ -34,6 +34,8 @@ pub struct ClientLimits {
     /// Session expiry interval, seconds; `u32::MAX`: no bound. A client that asks for more is told
     /// what it has.
     pub session_expiry_s: u32,
+    /// Seconds that a session is away before it leaves memory.
+    pub park_after_s: u32,
     /// Seconds from a connection to its whole CONNECT; then it is closed.
     pub connect_timeout_s: u16,
     /// CONNECTs in a second that the node takes, the same share for each shard; 0: no bound. One
@@ -72,6 +74,7 @@ impl Default for ClientLimits {
             delayed: 1_000_000,
             exclusive: 100_000,
             session_expiry_s: u32::MAX,
+            park_after_s: 10,
             connect_timeout_s: 10,
             connects_per_s: 0,
             publishes_per_s: 0,

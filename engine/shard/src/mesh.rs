@@ -61,10 +61,14 @@ impl Shard {
             MeshMessage::ReadAnswer { token, answer } => self.read_answered(token, answer, store),
             MeshMessage::Retain(message) => {
                 self.saw_stamp(&message);
-                self.apply_retained(message, store);
+                if !self.apply_retained(&message, store) {
+                    self.retained.refuse(from, message.address.offset);
+                }
                 self.retained.owe(from);
             }
-            MeshMessage::RetainApplied(upto) => self.retain_applied(from, upto),
+            MeshMessage::RetainApplied { upto, refused } => {
+                self.retain_applied(from, upto, &refused);
+            }
             MeshMessage::RetireAsk { upto } => self.retire_ask(from, upto, store),
             MeshMessage::RetireReady { upto } => self.take_retire_ready(from, upto),
             MeshMessage::RetainedCheck { token, items } => {
@@ -117,7 +121,7 @@ impl Shard {
     ) {
         for message in messages {
             if message.address.offset >= self.position(peer) {
-                self.take_scanned_message(message, store);
+                self.take_scanned_message(peer, message, store);
             }
         }
         self.move_position(peer.index(), next);
@@ -128,7 +132,7 @@ impl Shard {
         }
     }
 
-    fn take_scanned_message<S: Store>(&mut self, message: Message, store: &mut S) {
+    fn take_scanned_message<S: Store>(&mut self, peer: ShardId, message: Message, store: &mut S) {
         self.saw_stamp(&message);
         let Ok(body) = message.parts() else {
             self.counters.dropped_unreadable += 1;
@@ -138,8 +142,8 @@ impl Shard {
             .routes
             .local(&self.table, body.topic, self.config.shard);
         let mine = message.retain && home_shard(body.topic, self.config.homes) == self.config.shard;
-        if mine {
-            self.apply_retained(message.clone(), store);
+        if mine && !self.apply_retained(&message, store) {
+            self.retained.refuse(peer, message.address.offset);
         }
         if let Some(route) = route.filter(|_| message.qos > QoS::AtMostOnce) {
             self.deliver(&Arc::new(Event { message, route }));
@@ -172,8 +176,8 @@ impl Shard {
     }
 
     fn tell_retain_applied<S: Store>(&mut self, from: ShardId, upto: LogOffset, store: &mut S) {
-        if self.retained.settle_debt(from) {
-            self.send_peer(from, MeshMessage::RetainApplied(upto), store);
+        if let Some(refused) = self.retained.settle_debt(from) {
+            self.send_peer(from, MeshMessage::RetainApplied { upto, refused }, store);
         }
     }
 }

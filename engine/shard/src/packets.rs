@@ -12,6 +12,7 @@ use engine_topic::{Filter, TopicName};
 use crate::announce::reserved;
 use crate::connect::Opening;
 use crate::delayed::split;
+use crate::ending::Ending;
 use crate::port::{ConnectionId, Store};
 use crate::publish::Publication;
 use crate::replay::Wish;
@@ -346,10 +347,11 @@ impl Shard {
             }
             client.session.expiry_s = expiry_s.min(self.config.session_expiry_max_s);
         }
-        if packet.reason == ReasonCode::DisconnectWithWillMessage {
-            self.close(connection, None, true);
-        } else {
+        // Only this reason removes the will [MQTT-3.14.4-3], [MQTT-3.1.2-8].
+        if packet.reason == ReasonCode::Success {
             self.farewell(connection);
+        } else {
+            self.close_as(connection, Ending::Left(packet.reason));
         }
     }
 }

@@ -219,6 +219,17 @@ pub struct ReadAnswer {
     pub start: LogOffset,
 }
 
+/// What the visitor of a [`Store::walk`] wants next.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Walk {
+    /// The next row.
+    Next,
+    /// The first row whose key is not below this one, which lies behind the row that was shown.
+    Seek(Vec<u8>),
+    /// No more rows.
+    Stop,
+}
+
 /// The shard's own log, queues and state.
 pub trait Store {
     /// The id of the log that this shard writes.
@@ -251,6 +262,26 @@ pub trait Store {
     /// was appended, durable or not: at most `rows`, and none behind the one with which they have
     /// `bytes` of values. Blocks; empty when they can't be read, after which the driver ends.
     fn first_rows(&mut self, table: Table, rows: usize, bytes: usize) -> Vec<(Vec<u8>, Vec<u8>)>;
+    /// The value of a key of this shard's state, with all that was appended, durable or not.
+    /// Blocks; `None` when it can't be read, after which the driver ends.
+    fn row(&mut self, table: Table, key: &[u8]) -> Option<Vec<u8>>;
+    /// The first rows of each of these tables whose keys start with `prefix` and come behind
+    /// `after`, in the order of their keys, `rows` at most: as the state store has them, which
+    /// knows all records that end at or below [`Store::stored_upto`]. Blocks; empty when they can't
+    /// be read, after which the driver ends.
+    fn stored_rows(
+        &mut self,
+        tables: &[Table],
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        rows: usize,
+    ) -> Vec<(Table, Vec<u8>, Vec<u8>)>;
+    /// The changes in all records of this log that end at or below are in the state store.
+    fn stored_upto(&self) -> LogOffset;
+    /// Shows the keys and values of a table's rows as [`Self::row`] has them, in the order of their
+    /// keys, from a key on, as long as `visit` wants them. Blocks; ends early when they can't be
+    /// read, after which the driver ends.
+    fn walk(&mut self, table: Table, from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Walk);
     /// Starts a read; the driver passes the answer to `Shard::read_done`, in the same turn or
     /// later.
     fn read(&mut self, token: ReadToken, request: ReadRequest);
@@ -274,6 +305,8 @@ pub struct Route {
     pub filters: Vec<(ShardId, Vec<engine_topic::FilterId>)>,
     /// The queues that get an entry in the publisher's log.
     pub queues: Vec<QueueId>,
+    /// It is known that nobody has a subscription that matches, online or away.
+    pub is_unheard: bool,
 }
 
 /// What one shard tells another. Everything from one shard to another travels on one FIFO.
@@ -343,7 +376,12 @@ pub enum MeshMessage {
     /// This retained publication is for you, the topic's owner.
     Retain(Message),
     /// The owner has applied all retained publications of your log below this offset.
-    RetainApplied(LogOffset),
+    RetainApplied {
+        /// The first offset that it has not applied.
+        upto: LogOffset,
+        /// Publications that are not retained: there are as many as there may be.
+        refused: Vec<LogOffset>,
+    },
     /// The start of the sender's log is to move here: have you handled and stored all below?
     RetireAsk {
         /// The new start.

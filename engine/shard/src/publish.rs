@@ -61,6 +61,7 @@ impl Shard {
             connection,
             packet_id,
             qos,
+            reason: ReasonCode::Success,
         });
         if qos == QoS::AtLeastOnce {
             if store.refuses() || !self.publish(publication, &[], ack, store) {
@@ -151,6 +152,12 @@ impl Shard {
         let Some(route) = self.routes.route(&self.table, topic, store) else {
             return false;
         };
+        let reason = if route.is_unheard {
+            ReasonCode::NoMatchingSubscribers
+        } else {
+            ReasonCode::Success
+        };
+        let ack = ack.map(|ack| Ack { reason, ..ack });
         let mut body = std::mem::take(&mut self.scratch);
         body.clear();
         publication.body.encode(&mut body);
@@ -307,9 +314,9 @@ impl Shard {
         self.when_durable(Wait::PubComp(connection, packet_id, reason));
     }
 
-    /// PUBREC; `again`: for a publication that came a second time.
-    pub(crate) fn send_pubrec(&mut self, connection: ConnectionId, packet_id: u16, again: bool) {
-        if let Some(link) = self.connections.get_mut(&connection).filter(|_| again) {
+    /// PUBREC for a publication that came a second time.
+    pub(crate) fn send_pubrec_again(&mut self, connection: ConnectionId, packet_id: u16) {
+        if let Some(link) = self.connections.get_mut(&connection) {
             link.receiving = link.receiving.saturating_sub(1);
         }
         self.send_ack(connection, OutAck::PubRec, packet_id, ReasonCode::Success);

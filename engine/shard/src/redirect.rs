@@ -5,6 +5,7 @@ use std::sync::Arc;
 use engine_mqtt::{ReasonCode, Version};
 use engine_session::Now;
 
+use crate::ending::Ending;
 use crate::port::ConnectionId;
 use crate::shard::Shard;
 
@@ -42,7 +43,7 @@ impl Shard {
             (Some(connection), Some(redirect)) => {
                 self.counters.redirected += 1;
                 self.send_elsewhere(connection, redirect.reason(), &redirect.servers);
-                self.close(connection, None, true);
+                self.close_as(connection, Ending::Told(redirect.reason()));
             }
             (None, _) => {}
         }

@@ -41,14 +41,22 @@ impl Shard {
         let sessions = self.clients.indexes();
         let sessions = sessions.map(|index| self.clients[index].session.id);
         let orphans = self.orphans.iter().map(|(session, _, _)| *session);
+        let parked = self.parked.moved.iter().copied();
         sessions
             .chain(orphans)
+            .chain(parked)
             .filter(move |session| maker(*session) != here)
             .map(move |session| (session, here))
     }
 
+    /// Whether this shard has made a session.
+    pub(crate) fn is_own(&self, session: u64) -> bool {
+        maker(session) == self.config.shard
+    }
+
     /// Before [`Self::start`]: what all shards have found.
     pub fn set_rehomed(&mut self, rehomed: Rehomed) {
+        self.parked.moved = Vec::new();
         self.rehomed = rehomed;
     }
 

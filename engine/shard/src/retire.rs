@@ -13,19 +13,12 @@ use std::sync::Arc;
 use engine_mqtt::QoS;
 use engine_session::{Address, LogId, LogOffset, Now, Phase};
 
-use crate::port::{
-    Change, MeshMessage, NewRecord, ReadAnswer, RetainedItem, ShardId, Store, Table,
-};
+use crate::port::{MeshMessage, ReadAnswer, RetainedItem, ShardId, Store};
 use crate::shard::Shard;
+use crate::state;
 
 /// Cuts that wait to be told, at most; further ones are counted only.
 const CUTS_MAX: usize = 1_024;
-
-/// Tombstones that one record frees, at most.
-const FREED_PER_RECORD: usize = 256;
-
-/// Records of freed tombstones in one call, at most; the next call goes on.
-const FREED_RECORDS: usize = 16;
 
 /// What retention has taken from a durable session that was behind.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -157,9 +150,10 @@ impl Shard {
         items: &[RetainedItem],
         store: &mut S,
     ) {
-        let is_current =
-            |item: &RetainedItem| self.retained.stamp_of(&item.topic) == Some(item.stamp);
-        let current = items.iter().map(is_current).collect();
+        let current = items
+            .iter()
+            .map(|item| self.is_last_retained(&item.topic, item.stamp, store))
+            .collect();
         let answer = MeshMessage::RetainedChecked { token, current };
         self.send_peer(from, answer, store);
     }
@@ -172,33 +166,12 @@ impl Shard {
         if let Some(known) = self.retirement.oldest.get_mut(from.index()) {
             *known = oldest.max(*known);
         }
-        self.free_tombstones(store);
+        self.sweep_retained(store);
     }
 
-    /// Forgets the deletes of retained messages whose topics have no older publication in any log.
-    fn free_tombstones<S: Store>(&mut self, store: &mut S) {
-        let oldest = self.retirement.oldest.iter().min().copied().unwrap_or(0);
-        let below = oldest.saturating_sub(self.config.tombstone_margin_ms << 16);
-        for _ in 0..FREED_RECORDS {
-            let freed = self.retained.free_tombstones(below, FREED_PER_RECORD);
-            if freed.is_empty() {
-                return;
-            }
-            self.counters.tombstones_freed += freed.len() as u64;
-            let changes: Vec<_> = freed
-                .iter()
-                .map(|topic| Change {
-                    table: Table::Retained,
-                    key: topic.as_bytes().to_vec(),
-                    value: None,
-                })
-                .collect();
-            // Now, not at the end of the turn: a later value of the topic must come behind it.
-            store.append(&NewRecord {
-                message: None,
-                changes: &changes,
-            });
-        }
+    /// No record of any log has a lower stamp.
+    pub(crate) fn oldest_stamp(&self) -> u64 {
+        self.retirement.oldest.iter().min().copied().unwrap_or(0)
     }
 
     /// The session goes on at `upto`: what lies before is gone.
@@ -237,11 +210,16 @@ impl Shard {
     /// client may have the message and hold its packet id: it is released, as if PUBREC had come.
     pub(crate) fn give_up(&mut self, index: u32, packet_id: u16) {
         self.counters.dropped_unreadable += 1;
-        let delivery = self.clients[index].session.window.find(packet_id);
-        if delivery.is_some_and(|one| one.qos == QoS::ExactlyOnce) {
-            self.release_again(index, packet_id);
-        } else {
+        let session = &mut self.clients[index].session;
+        let (id, is_durable) = (session.id, session.is_durable());
+        let delivery = session.window.find(packet_id);
+        let Some(delivery) = delivery.filter(|one| one.qos == QoS::ExactlyOnce) else {
             self.complete(index, packet_id);
-        }
+            return;
+        };
+        delivery.phase = Phase::Received;
+        let change = is_durable.then(|| state::outbound(id, delivery));
+        self.changes.extend(change);
+        self.release_again(index, packet_id);
     }
 }

@@ -8,10 +8,14 @@
 
 use std::fmt;
 
+use std::sync::Arc;
+
 use engine_mqtt::{Connect, ReasonCode};
+use engine_session::Now;
 use engine_topic::{Filter, TopicName, is_shared};
 use smallvec::SmallVec;
 
+use crate::auto_subscribe::AutoSubscription;
 use crate::delayed::{join, split};
 use crate::port::ConnectionId;
 use crate::rules::{Action, Level, Pattern, Who};
@@ -110,13 +114,20 @@ impl Rewrite {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Unnamed;
 
+/// What an operator's lists make of topics.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct TopicRules {
+    /// Rules that rewrite.
+    pub rewrites: Option<Arc<Rewrites>>,
+    /// Subscriptions that every client has.
+    pub auto_subscriptions: Option<Arc<[AutoSubscription]>>,
+}
+
 /// All rules.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rewrites {
     /// The last one first.
     rules: Vec<Rewrite>,
-    /// Whether one of them asks for the user's name.
-    pub(crate) name_users: bool,
 }
 
 impl Rewrites {
@@ -124,9 +135,7 @@ impl Rewrites {
     #[must_use]
     pub fn new(mut rules: Vec<Rewrite>) -> Self {
         rules.reverse();
-        let names_users = |rule: &Rewrite| rule.from.names_users() || rule.to.names_users();
-        let name_users = rules.iter().any(names_users);
-        Self { rules, name_users }
+        Self { rules }
     }
 
     /// What becomes of a topic name, or of a filter without its share; `None`: it stays.
@@ -190,6 +199,14 @@ impl Pattern {
 }
 
 impl Shard {
+    /// Other rules and subscriptions that every client has, from now on: for what is published and
+    /// subscribed, and for who connects. What was subscribed to stays.
+    pub fn set_topics(&mut self, now: Now, topics: TopicRules) {
+        self.begin_call(now);
+        self.config.rewrites = topics.rewrites;
+        self.config.auto_subscriptions = topics.auto_subscriptions;
+    }
+
     /// The topic that a publication goes to instead.
     ///
     /// # Errors
@@ -375,8 +392,6 @@ mod tests {
         let tricky = Who { client: "+", ..WHO };
         let from = rules(&[(None, "d/%c", "x")]);
         assert_eq!(from.apply(&tricky, Action::Subscribe, "d/+"), Ok(None));
-        assert!(by_user.name_users && !own.name_users);
-        assert!(rules(&[(None, "%u", "x")]).name_users);
     }
 
     #[test]

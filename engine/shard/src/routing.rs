@@ -7,6 +7,7 @@ use engine_session::is_wildcard;
 use engine_topic::{Change, FilterId, Match, RoutingTable, Writer};
 use foldhash::fast::FixedState;
 
+use crate::away::may_be_away;
 use crate::port::{QueueName, Route, ShardId, Store};
 
 const CACHE_TOPICS_MAX: usize = 65_536;
@@ -88,7 +89,9 @@ impl RouteCache {
         }
         self.scratch.clear();
         table.match_topic(topic, &mut self.scratch);
-        let route = Arc::new(build(table.version(), topic, &self.scratch, store)?);
+        let mut route = build(table.version(), topic, &self.scratch, store)?;
+        route.is_unheard = self.scratch.is_empty() && !may_be_away(table, topic);
+        let route = Arc::new(route);
         self.routes.insert(topic.into(), Arc::clone(&route));
         Some(route)
     }
@@ -105,6 +108,7 @@ impl RouteCache {
             version: table.version(),
             filters,
             queues: Vec::new(),
+            is_unheard: false,
         };
         (!route.filters.is_empty()).then(|| Arc::new(route))
     }
@@ -127,6 +131,7 @@ impl RouteCache {
             version: table.version(),
             filters: vec![(shard, filters)],
             queues: Vec::new(),
+            is_unheard: false,
         };
         (!route.filters_for(shard).is_empty()).then(|| Arc::new(route))
     }
@@ -149,6 +154,7 @@ fn build<S: Store>(version: u64, topic: &str, found: &[Match], store: &mut S) ->
         version,
         filters,
         queues,
+        is_unheard: false,
     })
 }
 

@@ -16,7 +16,6 @@ use engine_session::Now;
 use engine_topic::Filter;
 
 use crate::announce::reserved;
-use crate::auto_subscribe::AutoSubscription;
 use crate::delayed::split;
 use crate::port::ConnectionId;
 use crate::shard::Shard;
@@ -103,15 +102,6 @@ impl Pattern {
             });
             Self(levels.collect())
         })
-    }
-
-    /// Whether the user's name has a place in it.
-    pub(crate) fn names_users(&self) -> bool {
-        let names = |level: &Level| match level {
-            Level::One | Level::Rest => false,
-            Level::Pieces(pieces) => pieces.contains(&Piece::User),
-        };
-        self.0.iter().any(names)
     }
 
     /// Whether it matches everything that `filter` matches.
@@ -252,10 +242,10 @@ impl Rules {
     }
 }
 
-/// What rules ask of a connection; kept where they ask.
+/// Who is behind a connection: the user, if CONNECT names one, and the address where rules ask.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Identity {
-    user: Option<Box<str>>,
+    pub(crate) user: Option<Box<str>>,
     address: Option<IpAddr>,
 }
 
@@ -290,10 +280,10 @@ impl Shard {
         if let Some(reason) = reserved(topic) {
             return Some(reason);
         }
-        if !self.asks_for_users() {
+        let user: Option<Box<str>> = self.user_of(connection, connect).map(Into::into);
+        if user.is_none() && self.config.rules.is_none() {
             return None;
         }
-        let user: Option<Box<str>> = self.user_of(connection, connect).map(Into::into);
         let link = self.connections.get_mut(&connection)?;
         let identity = link.identity.get_or_insert_default();
         identity.user = user;
@@ -321,7 +311,7 @@ impl Shard {
         may
     }
 
-    /// Who is behind a connection with a session; the user as far as somebody asks.
+    /// Who is behind a connection with a session.
     pub(crate) fn who(&self, connection: ConnectionId) -> Option<Who<'_>> {
         let link = self.connections.get(&connection)?;
         let client = link.client.and_then(|index| self.clients.get(index));
@@ -343,15 +333,6 @@ impl Shard {
         let proved = link.authentication.as_deref();
         let proved = proved.map(|own| own.admission.user.as_ref());
         proved.or(connect.user_name)
-    }
-
-    /// Whether a connection's user has to be known later.
-    fn asks_for_users(&self) -> bool {
-        let rewrites = self.config.rewrites.as_deref();
-        let all = self.config.auto_subscriptions.as_deref();
-        self.config.rules.is_some()
-            || rewrites.is_some_and(|rewrites| rewrites.name_users)
-            || all.is_some_and(|all| all.iter().any(AutoSubscription::names_users))
     }
 }
 

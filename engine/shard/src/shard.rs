@@ -17,18 +17,20 @@ use crate::config::ShardConfig;
 use crate::connections::Connections;
 use crate::counters::Counters;
 use crate::delayed::DelayedTable;
+use crate::ending::Ending;
 use crate::exclusive::Exclusive;
 use crate::interest::Interest;
 use crate::lanes::{Lane, Ring};
 use crate::limits::Hold;
 use crate::output::Output;
+use crate::park::Parked;
 use crate::port::{
     Change, ConnectionId, Event, GroupMessage, MeshBatch, MeshMessage, ShardId, Store, Transmit,
 };
 use crate::rate::Bucket;
 use crate::reads::Reads;
 use crate::rehome::Rehomed;
-use crate::retained::RetainedTable;
+use crate::retained_table::RetainedTable;
 use crate::retire::Retirement;
 use crate::routing::{RouteCache, Routing};
 use crate::slab::Slab;
@@ -48,8 +50,8 @@ pub(crate) enum Timer {
     KeepAlive(ConnectionId, u8),
     /// The will of an ended connection, by client id and session.
     Will(Box<(Arc<str>, u64)>),
-    /// A session, by index and id, may have expired.
-    Expiry(u32, u64),
+    /// A session, by index and id, in one of its absences: it may have expired, or may be parked.
+    Expiry(u32, u64, u8),
     /// A connection that waits for the end after DISCONNECT.
     Farewell(ConnectionId),
 }
@@ -76,6 +78,7 @@ pub struct Shard {
     pub(crate) buffers: Vec<Output>,
     pub(crate) clients: Slab<Client>,
     pub(crate) by_client_id: HashMap<Arc<str>, u32, FixedState>,
+    pub(crate) parked: Parked,
     pub(crate) next_session: u64,
     pub(crate) next_client_id: u64,
     /// CONNECTs that may come.
@@ -152,8 +155,7 @@ pub struct Shard {
 
 impl Shard {
     pub(crate) fn empty(config: ShardConfig, now: Now) -> Self {
-        let logs = usize::from(config.shards);
-        let seed = config.seed;
+        let (logs, seed) = (usize::from(config.shards), config.seed);
         let zero = vec![LogOffset::ZERO; logs];
         Self {
             now,
@@ -171,6 +173,7 @@ impl Shard {
             buffers: Vec::new(),
             clients: Slab::new(),
             by_client_id: HashMap::with_hasher(FixedState::with_seed(seed)),
+            parked: Parked::new(),
             next_session: (u64::from(config.boot) << 40) | (u64::from(config.shard.0) << 34),
             next_client_id: 0,
             connect_rate: Bucket::new(u64::from(config.connects_per_s), now.monotonic_ms),
@@ -190,7 +193,7 @@ impl Shard {
             turn_waits: Vec::new(),
             waits: VecDeque::new(),
             retain_waits: (0..logs).map(|_| VecDeque::new()).collect(),
-            retained: RetainedTable::default(),
+            retained: RetainedTable::new(seed),
             delayed: DelayedTable::new(),
             retirement: Retirement::default(),
             reads: Reads::default(),
@@ -288,8 +291,8 @@ impl Shard {
     pub fn disconnected<S: Store>(&mut self, now: Now, connection: ConnectionId, _store: &mut S) {
         self.begin_call(now);
         self.leaving.remove(&connection);
-        if let Some(client) = self.unlink(connection).and_then(|link| link.client) {
-            self.detach(client, true);
+        if let Some(link) = self.unlink(connection) {
+            self.part(&link, Ending::Lost);
         }
     }
 
@@ -323,7 +326,7 @@ impl Shard {
             self.next_tell_ms = self.now.monotonic_ms + LANE_TELL_MS;
         }
         self.settle_waits(durable, store);
-        self.retain_applied(self.config.shard, durable);
+        self.retain_applied(self.config.shard, durable, &[]);
         self.after_positions_moved(store);
     }
 
@@ -336,12 +339,13 @@ impl Shard {
             match timer {
                 Timer::KeepAlive(connection, armed) => self.check_keep_alive(connection, armed),
                 Timer::Will(will) => self.check_will(&will.0, will.1),
-                Timer::Expiry(index, session) => {
-                    self.check_expiry(ClientKey { index, session }, store);
+                Timer::Expiry(index, session, absence) => {
+                    self.check_expiry(ClientKey { index, session }, absence, store);
                 }
                 Timer::Farewell(connection) => self.end_farewell(connection),
             }
         }
+        self.tick_parked(store);
         if now.monotonic_ms >= self.next_tell_ms {
             self.next_tell_ms = u64::MAX;
             let committed = self.committed;
@@ -353,12 +357,14 @@ impl Shard {
             self.next_positions_ms = now.monotonic_ms + self.config.positions_interval_ms;
             self.store_positions();
         }
+        self.sweep_retained(store);
     }
 
     /// When to call [`Self::tick`], monotonic milliseconds.
     #[must_use]
     pub fn next_timeout(&self) -> u64 {
-        if !self.pump.is_empty() || !self.group_messages.is_empty() || self.can_feed() {
+        let has_reads = self.can_feed() || self.retained.reads.is_held();
+        if !self.pump.is_empty() || !self.group_messages.is_empty() || has_reads {
             return self.now.monotonic_ms;
         }
         let asks = if self.retirement.has_asks() {
@@ -372,12 +378,14 @@ impl Shard {
             u64::MAX
         };
         let timers = self.timers.next_ms().min(self.next_tell_ms);
+        let timers = timers.min(self.parked.next_ms()).min(self.next_sweep_ms());
         timers.min(positions).min(asks).min(self.next_delayed_ms())
     }
 
     /// The end of a turn: gives what was gathered to the log, the lanes and the sessions.
     pub fn end_turn<S: Store>(&mut self, now: Now, store: &mut S) {
         self.begin_call(now);
+        self.begin_retained_turn(store);
         let local = std::mem::take(&mut self.local);
         for event in local {
             self.deliver(&Arc::new(event));
@@ -385,7 +393,8 @@ impl Shard {
         self.publish_wills(store);
         self.publish_delayed(store);
         self.send_group_messages(store);
-        let changes = std::mem::take(&mut self.route_changes);
+        let mut changes = std::mem::take(&mut self.route_changes);
+        changes.extend(self.interest.take_away_changes());
         self.route_change(changes, store);
         self.write_routing(store);
         self.pump_clients(store);
@@ -590,6 +599,7 @@ impl Shard {
             }
             self.changes = changes;
             self.changes.clear();
+            self.parked.has_ended = false;
             self.changes_end = store.appended();
         }
         let end = store.appended();

@@ -14,7 +14,8 @@
 //! 6 Will         client id                        Will
 //! 7 Retained     topic                            version 1, address, stamp u64, publisher u64,
 //!                                                 QoS u8, then the message body; a body with an
-//!                                                 empty payload is the tombstone of a delete
+//!                                                 empty payload is the tombstone of a delete, its
+//!                                                 time that at which the delete came here
 //! 9 Positions    boot u32 BE                      offsets
 //! 10 Delayed     due ms u64 BE, number u64 BE     version 1, QoS u8, retain u8, publisher u64,
 //!                                                 then the message body
@@ -28,7 +29,8 @@ use bytes::Bytes;
 use engine_mqtt::QoS;
 use engine_session::wire::{Fields, ValueError, put_address, put_offsets};
 use engine_session::{
-    Address, Body, Delivery, LogId, LogOffset, Message, Progress, SessionRecord, Subscription, Will,
+    Address, Body, Delivery, LogId, LogOffset, Message, NO_EXPIRY, Progress, SessionRecord,
+    Subscription, Will,
 };
 
 use crate::delayed::DueKey;
@@ -265,21 +267,37 @@ pub(crate) fn read_positions(
     Ok((u32::from_be_bytes(*boot), offsets))
 }
 
-/// The row of a retained message (or, with an empty payload, of its tombstone) under its topic.
+/// The row of a retained message (or, with an empty payload, of its tombstone) under its topic. A
+/// tombstone has nothing but the topic, and the time at which it came, `now_ms`, in place of the
+/// time of its publication.
 ///
 /// # Errors
 /// [`ValueError::Text`] when the message's body cannot be read.
-pub fn retained_change(message: &Message) -> Result<Change, ValueError> {
+pub fn retained_change(message: &Message, now_ms: u64) -> Result<Change, ValueError> {
     let body = message.parts().map_err(|_| ValueError::Text {
         what: "retained message",
     })?;
-    let mut value = vec![1];
-    put_address(&mut value, message.address);
-    value.extend_from_slice(&message.stamp.to_le_bytes());
-    value.extend_from_slice(&message.publisher.to_le_bytes());
-    value.push(message.qos as u8);
-    value.extend_from_slice(&message.body);
-    Ok(put(Table::Retained, body.topic.as_bytes().to_vec(), value))
+    let row = RetainedRow {
+        address: message.address,
+        stamp: message.stamp,
+        publisher: message.publisher,
+        qos: message.qos,
+        body,
+        bytes: &message.body,
+    };
+    if row.is_delete() {
+        return Ok(row.tombstone(now_ms));
+    }
+    Ok(put(
+        Table::Retained,
+        body.topic.as_bytes().to_vec(),
+        row.encode(),
+    ))
+}
+
+/// That a topic has neither a retained message nor a tombstone any more.
+pub(crate) fn no_retained(topic: &[u8]) -> Change {
+    delete(Table::Retained, topic.to_vec())
 }
 
 /// Reads a value that [`retained_change`] wrote.
@@ -287,39 +305,106 @@ pub fn retained_change(message: &Message) -> Result<Change, ValueError> {
 /// # Errors
 /// [`ValueError`] when it is not one.
 pub fn read_retained(value: &[u8]) -> Result<Message, ValueError> {
+    Ok(RetainedRow::decode(value)?.message())
+}
+
+/// What the row of a retained message holds, in place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RetainedRow<'a> {
+    pub(crate) address: Address,
+    pub(crate) stamp: u64,
+    publisher: u64,
+    qos: QoS,
+    pub(crate) body: Body<'a>,
+    bytes: &'a [u8],
+}
+
+impl<'a> RetainedRow<'a> {
     const HEADER_LEN: usize = 1 + 12 + 8 + 8 + 1;
-    let what = "retained message";
-    let short = ValueError::Short {
-        what,
-        got: value.len(),
-    };
-    let (header, body) = value.split_at_checked(HEADER_LEN).ok_or(short)?;
-    let mut fields = Fields::new(what, header);
-    let version = fields.u8()?;
-    if version != 1 {
-        return Err(ValueError::Unknown {
-            what: "retained version",
-            got: u64::from(version),
-        });
+
+    pub(crate) fn decode(value: &'a [u8]) -> Result<Self, ValueError> {
+        let what = "retained message";
+        let short = ValueError::Short {
+            what,
+            got: value.len(),
+        };
+        let (header, bytes) = value.split_at_checked(Self::HEADER_LEN).ok_or(short)?;
+        let mut fields = Fields::new(what, header);
+        let version = fields.u8()?;
+        if version != 1 {
+            return Err(ValueError::Unknown {
+                what: "retained version",
+                got: u64::from(version),
+            });
+        }
+        let address = fields.address()?;
+        let stamp = fields.u64()?;
+        let publisher = fields.u64()?;
+        let qos = fields.u8()?;
+        let unknown = ValueError::Unknown {
+            what: "retained QoS",
+            got: u64::from(qos),
+        };
+        Ok(Self {
+            address,
+            stamp,
+            publisher,
+            qos: QoS::from_bits(qos).ok_or(unknown)?,
+            body: Body::decode(bytes).map_err(|_| ValueError::Text { what })?,
+            bytes,
+        })
     }
-    let address = fields.address()?;
-    let stamp = fields.u64()?;
-    let publisher = fields.u64()?;
-    let qos = fields.u8()?;
-    let unknown = ValueError::Unknown {
-        what: "retained QoS",
-        got: u64::from(qos),
-    };
-    let qos = QoS::from_bits(qos).ok_or(unknown)?;
-    let body = Bytes::copy_from_slice(body);
-    Ok(Message {
-        address,
-        stamp,
-        publisher,
-        qos,
-        retain: true,
-        body,
-    })
+
+    /// The topic was deleted, with this stamp.
+    pub(crate) const fn is_delete(&self) -> bool {
+        self.body.payload.is_empty()
+    }
+
+    pub(crate) fn message(&self) -> Message {
+        Message {
+            address: self.address,
+            stamp: self.stamp,
+            publisher: self.publisher,
+            qos: self.qos,
+            retain: true,
+            body: Bytes::copy_from_slice(self.bytes),
+        }
+    }
+
+    /// The topic has no retained message any more since `now_ms`.
+    pub(crate) fn tombstone(&self, now_ms: u64) -> Change {
+        let body = Body {
+            published_ms: now_ms,
+            expiry_s: NO_EXPIRY,
+            topic: self.body.topic,
+            properties: &[],
+            payload: &[],
+            block: None,
+        };
+        let mut bytes = Vec::new();
+        body.encode(&mut bytes);
+        let row = RetainedRow {
+            body,
+            bytes: &bytes,
+            ..*self
+        };
+        put(
+            Table::Retained,
+            body.topic.as_bytes().to_vec(),
+            row.encode(),
+        )
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut value = Vec::with_capacity(Self::HEADER_LEN + self.bytes.len());
+        value.push(1);
+        put_address(&mut value, self.address);
+        value.extend_from_slice(&self.stamp.to_le_bytes());
+        value.extend_from_slice(&self.publisher.to_le_bytes());
+        value.push(self.qos as u8);
+        value.extend_from_slice(self.bytes);
+        value
+    }
 }
 
 #[expect(clippy::big_endian_bytes, reason = "keys sort by number")]

@@ -38,11 +38,6 @@ impl Template {
         Self(levels.collect::<Result<_, _>>().unwrap_or_default())
     }
 
-    /// Whether the user's name has a place in it.
-    pub(crate) fn names_users(&self) -> bool {
-        self.0.iter().flatten().any(|piece| *piece == Piece::User)
-    }
-
     /// The text. A level that is a part alone is left out when that is nothing. `None`: the client
     /// or its user has no name that fits into one level.
     pub(crate) fn fill(&self, who: &Who<'_>, parts: &Parts<'_>) -> Option<String> {

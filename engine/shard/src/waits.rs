@@ -9,6 +9,7 @@ use engine_session::{Address, LogOffset, Message};
 use crate::client::ClientKey;
 use crate::port::{ConnectionId, Event, GroupMessage, MeshMessage, Route, Settled, ShardId, Store};
 use crate::shard::Shard;
+use crate::state;
 
 /// A publication that is appended and not yet durable.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(crate) struct Ack {
     pub(crate) connection: ConnectionId,
     pub(crate) packet_id: u16,
     pub(crate) qos: QoS,
+    /// Success, or that nobody has subscribed.
+    pub(crate) reason: ReasonCode,
 }
 
 /// Something to do when a record is durable.
@@ -120,9 +123,11 @@ impl Shard {
     ) {
         let offset = message.address.offset;
         if owner == self.config.shard {
-            self.apply_retained(message, store);
-            if let Some(ack) = ack {
-                self.acknowledge(ack);
+            let is_retained = self.apply_retained(&message, store);
+            match ack {
+                Some(ack) if is_retained => self.acknowledge(ack),
+                Some(ack) => self.refuse_retained(ack),
+                None => {}
             }
             return;
         }
@@ -135,16 +140,55 @@ impl Shard {
     }
 
     /// A topic owner has applied all retained messages of this log below an offset.
-    pub(crate) fn retain_applied(&mut self, owner: ShardId, upto: LogOffset) {
+    pub(crate) fn retain_applied(
+        &mut self,
+        owner: ShardId,
+        upto: LogOffset,
+        refused: &[LogOffset],
+    ) {
         let Some(waits) = self.retain_waits.get_mut(owner.index()) else {
             return;
         };
         let ready = waits.partition_point(|(offset, _)| *offset < upto);
         let ready: Vec<_> = waits.drain(..ready).collect();
-        for (_, wait) in ready {
-            if let Wait::Ack(ack) = wait {
+        for (offset, wait) in ready {
+            let Wait::Ack(ack) = wait else { continue };
+            if refused.contains(&offset) {
+                self.refuse_retained(ack);
+            } else {
                 self.acknowledge(ack);
             }
+        }
+    }
+
+    /// A publication has been delivered, and is not retained: there are as many as there may be. An
+    /// MQTT 5 client is told so.
+    fn refuse_retained(&mut self, ack: Ack) {
+        if !self.version_of(ack.connection).has_properties() {
+            self.acknowledge(ack);
+            return;
+        }
+        let reason = ReasonCode::QuotaExceeded;
+        if ack.qos == QoS::ExactlyOnce {
+            // With this PUBREC the exchange is over, and the packet id free: not before that is
+            // durable, or a crash would take the next publication with it for a repetition.
+            self.release_inbound(ack.connection, ack.packet_id);
+            self.when_durable(Wait::Ack(Ack { reason, ..ack }));
+        } else {
+            self.acknowledge(Ack { reason, ..ack });
+        }
+    }
+
+    fn release_inbound(&mut self, connection: ConnectionId, packet_id: u16) {
+        let Some(link) = self.connections.get_mut(&connection) else {
+            return;
+        };
+        link.receiving = link.receiving.saturating_sub(1);
+        let Some(index) = link.client else { return };
+        let session = &mut self.clients[index].session;
+        if session.inbound.remove(&packet_id) && session.is_durable() {
+            let change = state::no_inbound(session.id, packet_id);
+            self.change(change);
         }
     }
 
@@ -161,7 +205,7 @@ impl Shard {
     fn settle<S: Store>(&mut self, wait: Wait, store: &mut S) {
         match wait {
             Wait::Ack(ack) => self.acknowledge(ack),
-            Wait::PubRec(connection, packet_id) => self.send_pubrec(connection, packet_id, true),
+            Wait::PubRec(connection, packet_id) => self.send_pubrec_again(connection, packet_id),
             Wait::PubComp(connection, packet_id, reason) => {
                 self.send_pubcomp(connection, packet_id, reason);
             }

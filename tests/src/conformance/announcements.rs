@@ -59,7 +59,7 @@ fn who_comes_and_goes_is_told_to_those_who_ask() {
                 &mut watcher,
                 id,
                 "disconnected",
-                &["\"reason\":\"abnormal\""],
+                &["\"reason\":\"tcp_closed\""],
             );
         }
         // Who does not ask hears nothing: `#` does not begin with `$` [MQTT-4.7.2-1].

@@ -34,7 +34,7 @@ fn log_bytes(node: &Node) -> u64 {
 }
 
 /// Deletes everything that the logs can rebuild.
-fn delete_derived(node: &Node) {
+pub(super) fn delete_derived(node: &Node) {
     let folder = fs::read_dir(node.data().join("shard-0")).expect("the data of a shard");
     for file in folder.map(|entry| entry.expect("an entry")) {
         let name = file.file_name().to_string_lossy().into_owned();
@@ -49,7 +49,7 @@ fn metric(port: u16, name: &str) -> f64 {
 }
 
 /// Waits until a metric is at least so much; the page changes every second.
-fn wait_for(port: u16, name: &str, least: f64) {
+pub(super) fn wait_for(port: u16, name: &str, least: f64) {
     let end = Instant::now() + DEADLINE;
     while metric(port, name) < least {
         assert!(Instant::now() < end, "{name} is {}", metric(port, name));

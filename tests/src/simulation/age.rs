@@ -33,7 +33,8 @@ pub(super) struct Age {
     is_mortal: bool,
     /// Session expiry interval, seconds.
     expiry_s: u32,
-    /// When its last connection ended, unless its session is known to be gone.
+    /// When the last connection ended that had its CONNACK, unless its session is known to be gone:
+    /// whether the node has seen anything of later ones is not known.
     went_at_ms: Option<u64>,
 }
 
@@ -46,8 +47,8 @@ impl Age {
         }
     }
 
-    pub(super) const fn went_at(&mut self, now_ms: u64) {
-        self.went_at_ms = Some(now_ms);
+    pub(super) fn went_at(&mut self, now_ms: u64) {
+        self.went_at_ms.get_or_insert(now_ms);
     }
 
     /// Whether the session may be gone, and the client does not know: then it has to begin anew.

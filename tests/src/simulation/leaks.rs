@@ -28,8 +28,9 @@ const HELD_AT_REST: [&str; 9] = [
     "routed_filters",
 ];
 /// What is left of durable sessions without connections.
-const HELD_OFFLINE: [&str; 5] = [
+const HELD_OFFLINE: [&str; 6] = [
     "sessions",
+    "parked",
     "client_ids",
     "subscriptions",
     "wanted_filters",

@@ -52,6 +52,10 @@ fn tune(config: &mut ShardConfig) {
     config.pending_max = 24;
     config.group_inflight_max = 12;
     config.tombstone_margin_ms = 1_000;
+    config.park_after_ms = 100;
+    config.park_life_min_ms = 1_000;
+    config.retained_page_max = 1;
+    config.retained_cached_max = 2;
     config.delayed_window_max = 2;
     config.delayed_window_bytes_max = 2_000;
 }
@@ -103,6 +107,7 @@ impl Node {
         now: Now,
     ) -> Result<Self, String> {
         let mut options = NodeOptions::new(homes, seed);
+        options.names_max = 4;
         if retains {
             options.log.segment_bytes_min = 16 << 10;
             options.log.segment_bytes_max = 16 << 10;

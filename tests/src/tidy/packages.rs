@@ -36,7 +36,13 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("storage-io", &[]),
     (
         "corelane-bench",
-        &["engine-mqtt", "storage-io", "storage-log", "storage-queue"],
+        &[
+            "engine-mqtt",
+            "storage-io",
+            "storage-log",
+            "storage-queue",
+            "storage-state",
+        ],
     ),
     ("corelane-tests", EVERYTHING),
     ("corelane-fuzz", EVERYTHING),

@@ -16,6 +16,7 @@ impl<M: Machine> Driver<M> {
         while let Some(order) = shared.orders().take(self.shard) {
             worked = true;
             match order {
+                Order::Topics(topics) => self.machine.set_topics(now, topics),
                 Order::Rules(rules) => self.machine.set_rules(now, rules),
                 Order::Kick(client_id, redirect, answer) => {
                     let was_connected = self.machine.kick(now, &client_id, redirect.as_ref());

@@ -105,6 +105,7 @@ impl<M: Machine> Driver<M> {
         let shared = Arc::clone(&self.shared);
         let refusal = match (shared.auth(), claim.first) {
             (None, _) | (_, None) => Refusal::BadMethod,
+            (Some(_), Some(data)) if ClientFirst::binds(&data) => Refusal::BadMethod,
             (Some(auth), Some(data)) => {
                 let asked =
                     ClientFirst::parse(&data).map(|first| auth.begin(self.shard, key, first));

@@ -201,7 +201,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         }
         if record.kind == RecordKind::Message && record.flags & 4 != 0 {
             let message = message(record);
-            if let Ok(row) = retained_change(&message) {
+            if let Ok(row) = retained_change(&message, self.wall_ms) {
                 let change = section::Change {
                     table: row.table as u8,
                     key: &row.key,
@@ -227,9 +227,9 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
     fn examine_name(&mut self, carry: &mut Carry, key: &[u8], value: &[u8], upto: LogOffset) {
         let stored = value.first_chunk().map(|id| u64::from_le_bytes(*id));
         let id = if key.is_empty() {
-            Some(self.last_queue)
+            Some(self.names.last())
         } else {
-            self.names.get(key).map(|id| id.0)
+            self.stored_queue(key).map(|id| id.0)
         };
         let Some(id) = id.filter(|id| key.is_empty() || Some(*id) == stored) else {
             return;

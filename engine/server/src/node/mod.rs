@@ -7,6 +7,7 @@
 mod carry;
 mod error;
 mod meta;
+mod names;
 mod now;
 mod open;
 mod pace;

@@ -1,15 +1,13 @@
 //! Opening a data directory: meta file, state stores, indexes, recovery of every log, the machines.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use engine_shard::{
-    AutoSubscription, ClientLimits, LogOffset, Message, QueueId, Redirect, Rehomed, Rewrites,
-    Rules, Shard, ShardConfig, ShardId, Strategy, Table, home_shard, read_retained,
-    retained_change,
+    AutoSubscription, ClientLimits, LogOffset, Message, Redirect, Rehomed, Rewrites, Rules, Shard,
+    ShardConfig, ShardId, Strategy, Table, home_shard, read_retained, retained_change,
 };
 use engine_topic::Writer;
-use foldhash::fast::FixedState;
 use storage_io::{Disk, DiskError, ErrorKind, Operation};
 use storage_log::{Log, LogError, LogId, LogOptions, Record, RecordKind};
 use storage_queue::{Entry, Index, IndexError};
@@ -17,6 +15,7 @@ use storage_state::{Spawn, StateError, StateStore, Writing, section};
 
 use super::error::{CoreError, OpenError};
 use super::meta::Meta;
+use super::names::Names;
 use super::now::Now;
 use super::rehome::Rehoming;
 use super::reserve::{Reserve, release_if_needed};
@@ -40,6 +39,9 @@ pub struct NodeOptions {
     pub reserve_bytes: u64,
     /// Queues of one log, at most.
     pub queues_max: usize,
+    /// Names of them in memory, about; the others are read from the state store when they are
+    /// wanted.
+    pub names_max: usize,
     /// What clients may do.
     pub clients: ClientLimits,
     /// What every log may keep.
@@ -76,6 +78,7 @@ impl NodeOptions {
             commit_wait_us: crate::COMMIT_WAIT_US,
             reserve_bytes: 0,
             queues_max: 10_000_000,
+            names_max: 1 << 18,
             clients: ClientLimits::default(),
             retention: RetentionOptions::default(),
             state_interval_ms: 1_000,
@@ -183,7 +186,7 @@ pub fn open_node<D: Disk>(
     }
     let (mut logs, mut oldest) = (Vec::new(), Vec::new());
     for shard in 0..options.shards {
-        let (log, stamp) = recover_log(shard, options, &meta, &mut files, &mut notes)?;
+        let (log, stamp) = recover_log(shard, options, (&meta, now), &mut files, &mut notes)?;
         oldest.push(stamp.unwrap_or(now.wall_ms << 16));
         logs.push(log);
     }
@@ -287,7 +290,7 @@ fn open_files<D: Disk>(
 fn recover_log<D: Disk>(
     shard: u8,
     options: &NodeOptions,
-    meta: &Meta,
+    (meta, now): (&Meta, Now),
     files: &mut [Files<D>],
     notes: &mut Vec<String>,
 ) -> Result<(Log<D>, Option<u64>), OpenError> {
@@ -323,7 +326,7 @@ fn recover_log<D: Disk>(
         storage_log::LogOffset(from),
         &mut |record| {
             if failed.is_none() {
-                failed = replay(own, meta.homes, record, files).err();
+                failed = replay(own, (meta.homes, now), record, files).err();
             }
             Ok::<(), LogError>(())
         },
@@ -354,7 +357,7 @@ fn recover_log<D: Disk>(
 /// Takes one recovered record. Everything in it is durable.
 fn replay<D: Disk>(
     own: usize,
-    homes: u8,
+    (homes, now): (u8, Now),
     record: Record,
     files: &mut [Files<D>],
 ) -> Result<(), CoreError> {
@@ -382,11 +385,11 @@ fn replay<D: Disk>(
             .value
             .filter(|_| change.table == Table::Retained as u8);
         if let Some(Ok(message)) = retained.map(read_retained) {
-            replay_retained(homes, (log.0, at.0), &message, files)?;
+            replay_retained((homes, now), (log.0, at.0), &message, files)?;
         }
     }
     if record.kind == RecordKind::Message && record.flags & 4 != 0 {
-        replay_retained(homes, (log.0, at.0), &message(record), files)?;
+        replay_retained((homes, now), (log.0, at.0), &message(record), files)?;
     }
     for one in files.iter_mut() {
         settle_if_full(&mut one.state)?;
@@ -408,7 +411,7 @@ fn own_section(state: &[u8]) -> Vec<u8> {
 
 /// Takes a retained publication of the record at `from`, unless its topic has a later one.
 fn replay_retained<D: Disk>(
-    homes: u8,
+    (homes, now): (u8, Now),
     from: (u32, u64),
     retained: &Message,
     files: &mut [Files<D>],
@@ -427,7 +430,7 @@ fn replay_retained<D: Disk>(
     if newer.is_some_and(|old| old.stamp >= retained.stamp) {
         return Ok(());
     }
-    if let Ok(change) = retained_change(retained) {
+    if let Ok(change) = retained_change(retained, now.wall_ms) {
         let mut section = Vec::new();
         encode_changes(&[change], &mut section);
         one.state.apply(from.0 | DERIVED, from.1 + 1, &section)?;
@@ -478,7 +481,7 @@ fn restore<D: Disk>(
     let Files {
         disk,
         mut index,
-        state,
+        mut state,
     } = files;
     let fail = |error: CoreError| OpenError::Shard { shard, error };
     let seed = meta.seed ^ (u64::from(meta.boot) << 16) ^ u64::from(shard);
@@ -492,36 +495,22 @@ fn restore<D: Disk>(
     config.rewrites = options.rewrites.clone();
     config.auto_subscriptions = options.auto_subscriptions.clone();
     (options.tune)(&mut config);
-    let mut last_queue = 0;
-    let mut names = HashMap::with_hasher(FixedState::with_seed(seed));
-    let mut failed = None;
-    let scan = state.scan_all().map_err(|error| fail(error.into()))?;
-    // One row after the other: the machine does not keep all that is delayed.
-    let rows = scan.filter_map(|row| {
-        let row = row.map_err(|error| failed = Some(error.into())).ok()?;
-        let table = Table::from_number(row.table)?;
-        if table != Table::Queue {
-            return Some((table, row.key, row.value));
-        }
+    let mut names = Names::new(options.names_max, seed);
+    let queues = state.scan(Table::Queue as u8, &[]);
+    for row in queues.map_err(|error| fail(error.into()))? {
+        let row = row.map_err(|error| fail(error.into()))?;
         let (id, next) = read_name(&row.value);
-        last_queue = last_queue.max(id);
+        names.saw(id, !row.key.is_empty());
         if !row.key.is_empty() {
             index.raise_next_offset(storage_log::QueueId(id), next);
-            names.insert(row.key, QueueId(id));
         }
-        None
-    });
-    let machine = Shard::restore(config, now.into(), rows)
-        .map_err(|error| OpenError::Restore { shard, error })?;
-    if let Some(error) = failed {
-        return Err(fail(error));
     }
+    let machine = restore_machine(shard, config, &mut state, now)?;
     let store = StoreParts {
         log,
         index,
         state,
         names,
-        last_queue,
         queues_max: options.queues_max,
         commit_wait_us: options.commit_wait_us,
         reserve: Reserve::new(disk, options),
@@ -533,6 +522,39 @@ fn restore<D: Disk>(
         shard: machine,
         store,
     })
+}
+
+/// The machine as the state store has it. Sessions that are away stay there, when all that was
+/// replayed has got there: on a full disk it may not.
+fn restore_machine(
+    shard: u8,
+    config: ShardConfig,
+    state: &mut StateStore,
+    now: Now,
+) -> Result<Shard, OpenError> {
+    let fail = |error: StateError| {
+        let error = error.into();
+        OpenError::Shard { shard, error }
+    };
+    if !state.waits_for_room() {
+        state.settle(|_| u64::MAX).map_err(fail)?;
+    }
+    let is_stored = state.is_settled();
+    let failed = RefCell::new(None);
+    let fault = |error| {
+        failed.borrow_mut().get_or_insert(error);
+    };
+    // One row after the other: the machine does not keep all of them.
+    let rows = |table: Table| {
+        let scan = state.scan(table as u8, &[]).map_err(fault).ok();
+        let rows = scan.into_iter().flatten();
+        rows.filter_map(|row| row.map_err(fault).ok().map(|row| (row.key, row.value)))
+    };
+    let restored = Shard::restore(config, now.into(), rows, is_stored);
+    match failed.into_inner() {
+        Some(error) => Err(fail(error)),
+        None => restored.map_err(|error| OpenError::Restore { shard, error }),
+    }
 }
 
 /// The id of a queue, and the offset that its next entry gets at least.

@@ -148,7 +148,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
     }
 
     fn index_job(
-        &self,
+        &mut self,
         queues: &Arc<[QueueName]>,
         from: LogOffset,
         upto: LogOffset,

@@ -413,7 +413,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         let mut changes = Vec::new();
         let most = SECTION_BYTES.min(self.log.record_bytes_max() / 4);
         for key in dead {
-            let Some(QueueId(id)) = self.names.get(&key).copied() else {
+            let Some(QueueId(id)) = self.stored_queue(&key) else {
                 continue;
             };
             let queue = storage_log::QueueId(id);
@@ -421,7 +421,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                 continue;
             }
             if changes.is_empty() {
-                let last = self.last_queue.to_le_bytes();
+                let last = self.names.last().to_le_bytes();
                 let counter = section::Change {
                     table: Table::Queue as u8,
                     key: &[],

@@ -1,19 +1,19 @@
 //! The shard's store: log, index and state behind the machine's port.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use engine_mqtt::QoS;
 use engine_shard::{
     Address, Appended, Change, LogId, LogOffset, Message, NewRecord, QueueId, QueueName,
-    ReadAnswer, ReadRequest, ReadToken, Store, Table,
+    ReadAnswer, ReadRequest, ReadToken, Store, Table, Walk,
 };
-use foldhash::fast::FixedState;
 use storage_io::{Completion, Disk, DiskQueue};
 use storage_log::{Chunk, Log, Record, RecordKind};
 use storage_queue::{Entry, Index};
-use storage_state::StateStore;
+use storage_state::{Row, StateStore};
 
 use super::error::CoreError;
+use super::names::Names;
 use super::now::Now;
 use super::pace::Pace;
 use super::reads::{FailedReads, Read};
@@ -61,8 +61,7 @@ pub(super) struct StoreParts<D: Disk> {
     pub(super) log: Log<D>,
     pub(super) index: Index<D>,
     pub(super) state: StateStore,
-    pub(super) names: HashMap<Vec<u8>, QueueId, FixedState>,
-    pub(super) last_queue: u64,
+    pub(super) names: Names,
     pub(super) queues_max: usize,
     pub(super) commit_wait_us: u64,
     pub(super) reserve: Reserve<D>,
@@ -78,13 +77,11 @@ pub struct ShardStore<D: Disk, Q> {
     pub(super) index: Index<D>,
     pub(super) state: StateStore,
     pub(super) queue: Q,
-    pub(super) names: HashMap<Vec<u8>, QueueId, FixedState>,
+    pub(super) names: Names,
     pub(super) queues_max: usize,
     pace: Pace,
     /// The clock of this turn, monotonic microseconds.
     pub(super) now_us: u64,
-    /// The highest id of a queue that was ever given out.
-    pub(super) last_queue: u64,
     /// Grows when a name is removed.
     pub(super) queues_version: u64,
     pub(super) retention: Retention,
@@ -109,7 +106,7 @@ pub struct ShardStore<D: Disk, Q> {
     next_flush_ms: u64,
     pub(super) now_ms: u64,
     /// The wall clock at the end of the last turn, milliseconds.
-    wall_ms: u64,
+    pub(super) wall_ms: u64,
 }
 
 impl<D: Disk, Q> std::fmt::Debug for ShardStore<D, Q> {
@@ -180,7 +177,6 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             index,
             state,
             names,
-            last_queue,
             queues_max,
             commit_wait_us,
             reserve,
@@ -197,7 +193,6 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             queues_max,
             pace: Pace::new(commit_wait_us),
             now_us: 0,
-            last_queue,
             queues_version: 0,
             retention: Retention::new(retention, wall_ms),
             state_interval_ms,
@@ -225,7 +220,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
     pub fn counters(&self) -> StoreCounters {
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         StoreCounters {
-            queues: count(self.names.len()),
+            queues: count(self.names.count()),
             commits_held: self.pace.held(),
             reads: count(self.reads.len()),
             retention: self.retention.counters,
@@ -371,10 +366,26 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
     }
 
     /// The id of a queue that exists.
-    pub(super) fn queue_id(&self, name: &QueueName) -> Option<storage_log::QueueId> {
-        self.names
-            .get(&stored_name(name))
+    pub(super) fn queue_id(&mut self, name: &QueueName) -> Option<storage_log::QueueId> {
+        self.find_queue(&stored_name(name))
             .map(|id| storage_log::QueueId(id.0))
+    }
+
+    /// The id of a queue that exists, by its stored name. What is not in memory is read, which
+    /// blocks.
+    fn find_queue(&mut self, stored: &[u8]) -> Option<QueueId> {
+        if let Some(id) = self.names.get(stored) {
+            return Some(id);
+        }
+        let id = self.stored_queue(stored)?;
+        self.names.keep(stored.to_vec(), id);
+        Some(id)
+    }
+
+    /// The id of a queue that the state store knows. Blocks.
+    pub(super) fn stored_queue(&mut self, stored: &[u8]) -> Option<QueueId> {
+        let value = self.row(Table::Queue, stored)?;
+        Some(QueueId(u64::from_le_bytes(*value.first_chunk()?)))
     }
 
     /// Appends a record of changes; `applied` are those that the state store does not have.
@@ -400,9 +411,16 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         LogOffset(appended.end.0)
     }
 
+    /// The shard ends behind this turn, before it commits.
+    fn fail<T: Default>(&mut self, error: CoreError) -> T {
+        self.failed.get_or_insert(error);
+        T::default()
+    }
+
     fn append_record(&mut self, record: &NewRecord<'_>) -> Appended {
         self.section.clear();
         self.section.append(&mut self.created);
+        self.names.created();
         encode_changes(record.changes, &mut self.section);
         self.entries.clear();
         let mut queues = Vec::new();
@@ -492,23 +510,20 @@ impl<D: Disk, Q: DiskQueue<D::File>> Store for ShardStore<D, Q> {
 
     fn queue(&mut self, name: &QueueName) -> Option<QueueId> {
         let stored = stored_name(name);
-        if let Some(id) = self.names.get(&stored) {
-            return Some(*id);
+        if let Some(id) = self.find_queue(&stored) {
+            return Some(id);
         }
-        if self.names.len() >= self.queues_max {
+        if self.names.count() >= self.queues_max {
             return None;
         }
-        self.last_queue += 1;
-        let id = self.last_queue;
-        let value = id.to_le_bytes().to_vec();
+        let id = self.names.create(stored.clone());
         let change = Change {
             table: Table::Queue,
-            key: stored.clone(),
-            value: Some(value),
+            key: stored,
+            value: Some(id.0.to_le_bytes().to_vec()),
         };
         encode_changes(&[change], &mut self.created);
-        self.names.insert(stored, QueueId(id));
-        Some(QueueId(id))
+        Some(id)
     }
 
     fn append(&mut self, record: &NewRecord<'_>) -> Appended {
@@ -547,6 +562,44 @@ impl<D: Disk, Q: DiskQueue<D::File>> Store for ShardStore<D, Q> {
             found.clear();
         }
         found
+    }
+
+    fn row(&mut self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
+        self.state
+            .get(table as u8, key)
+            .unwrap_or_else(|error| self.fail(error.into()))
+    }
+
+    fn stored_rows(
+        &mut self,
+        tables: &[Table],
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        rows: usize,
+    ) -> Vec<(Table, Vec<u8>, Vec<u8>)> {
+        let numbers: Vec<u8> = tables.iter().map(|table| *table as u8).collect();
+        let found = self.state.stored_rows(&numbers, prefix, after, rows);
+        let found = found.unwrap_or_else(|error| self.fail(error.into()));
+        let known = |row: Row| Some((Table::from_number(row.table)?, row.key, row.value));
+        found.into_iter().filter_map(known).collect()
+    }
+
+    fn stored_upto(&self) -> LogOffset {
+        if self.state.is_settled() {
+            return self.appended();
+        }
+        LogOffset(self.state.applied(self.log.log_id().0))
+    }
+
+    fn walk(&mut self, table: Table, from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Walk) {
+        let mut step = |key: &[u8], value: &[u8]| match visit(key, value) {
+            Walk::Next => storage_state::Walk::Next,
+            Walk::Seek(key) => storage_state::Walk::Seek(key),
+            Walk::Stop => storage_state::Walk::Stop,
+        };
+        if let Err(error) = self.state.walk(table as u8, from, &mut step) {
+            self.fail::<()>(error.into());
+        }
     }
 
     fn read(&mut self, token: ReadToken, request: ReadRequest) {

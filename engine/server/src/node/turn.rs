@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use engine_shard::{
     Admission, ConnectionId, Cut, Hold, LogOffset, MeshBatch, Output, Proof, Reauthentication,
-    Redirect, Rules, Shard, ShardId, Store, Transmit,
+    Redirect, Rules, Shard, ShardId, Store, TopicRules, Transmit,
 };
 use storage_io::{Disk, DiskQueue};
 
@@ -66,6 +66,11 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardCore<D, Q> {
     /// As [`Shard::set_rules`].
     pub fn set_rules(&mut self, now: Now, rules: Arc<Rules>) {
         self.shard.set_rules(now.into(), rules);
+    }
+
+    /// As [`Shard::set_topics`].
+    pub fn set_topics(&mut self, now: Now, topics: TopicRules) {
+        self.shard.set_topics(now.into(), topics);
     }
 
     /// As [`Shard::comes_from`].

@@ -65,7 +65,11 @@ fn it_is_published_when_it_is_due_and_once() {
                 .said
                 .contains(&Said::PubAck(1, ReasonCode::Success))
         );
-        assert!(net.client("p").said.contains(&Said::PubRec(2)));
+        assert!(
+            net.client("p")
+                .said
+                .contains(&Said::PubRec(2, ReasonCode::Success))
+        );
         net.pass(100);
         let mut got = net.payloads("s");
         got.sort_unstable();
@@ -333,7 +337,10 @@ fn at_qos_2_it_is_kept_once_however_often_it_is_sent() {
     net.connect("p2", &DURABLE);
     net.publish_with("p2", "$delayed/1/t", "a", QoS::ExactlyOnce, 5, false, true);
     net.settle();
-    assert_eq!(net.client("p2").said.last(), Some(&Said::PubRec(5)));
+    assert_eq!(
+        net.client("p2").said.last(),
+        Some(&Said::PubRec(5, ReasonCode::Success))
+    );
     assert_eq!(rows(&net), 1);
     net.ack("p2", Packet::PubRel, 5);
     net.pass(1_100);

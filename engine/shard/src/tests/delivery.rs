@@ -33,7 +33,7 @@ fn every_qos_crosses_every_pair_of_shards() {
             assert_eq!(qos, [0, 1, 2], "from shard {from} to shard {to}");
             let said = &net.client(&publisher).said;
             assert!(said.contains(&Said::PubAck(1, ReasonCode::Success)));
-            assert!(said.contains(&Said::PubRec(2)));
+            assert!(said.contains(&Said::PubRec(2, ReasonCode::Success)));
         }
     }
 }

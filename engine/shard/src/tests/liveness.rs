@@ -1,6 +1,6 @@
 //! Whoever waits gets an answer, also when nothing else happens, and however long a shard runs.
 
-use engine_mqtt::{Packet, QoS};
+use engine_mqtt::{Packet, QoS, ReasonCode};
 
 use super::net::{CLEAN, DURABLE, Net, Options, Said};
 
@@ -30,7 +30,7 @@ fn a_publication_that_comes_again_is_answered_without_another_commit() {
     net.client("p").said.clear();
     net.publish_with("p", "t", "once", QoS::ExactlyOnce, 9, false, true);
     net.settle();
-    assert_eq!(net.client("p").said, [Said::PubRec(9)]);
+    assert_eq!(net.client("p").said, [Said::PubRec(9, ReasonCode::Success)]);
 }
 
 #[test]

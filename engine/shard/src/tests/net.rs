@@ -38,7 +38,7 @@ pub(super) enum Said {
         reason: ReasonCode,
     },
     PubAck(u16, ReasonCode),
-    PubRec(u16),
+    PubRec(u16, ReasonCode),
     PubRel(u16),
     PubComp(u16),
     SubAck(u16, Vec<ReasonCode>),
@@ -149,8 +149,12 @@ impl Net {
             .map(|id| {
                 let mut config = ShardConfig::new(ShardId(id), count, self.boot, 7);
                 (self.tune)(&mut config);
-                let rows = self.stores[id as usize].rows();
-                Shard::restore(config, self.now, rows.into_iter()).expect("rows written here")
+                let all = self.stores[id as usize].rows();
+                let rows = |table: crate::Table| {
+                    let own = all.iter().filter(move |(one, _, _)| *one == table);
+                    own.map(|(_, key, value)| (key.clone(), value.clone()))
+                };
+                Shard::restore(config, self.now, rows, true).expect("rows written here")
             })
             .collect();
         let changes: Vec<_> = self
@@ -552,7 +556,7 @@ impl Net {
                 reason: one.reason,
             },
             Packet::PubAck(one) => Said::PubAck(one.packet_id.number(), one.reason),
-            Packet::PubRec(one) => Said::PubRec(one.packet_id.number()),
+            Packet::PubRec(one) => Said::PubRec(one.packet_id.number(), one.reason),
             Packet::PubRel(one) => Said::PubRel(one.packet_id.number()),
             Packet::PubComp(one) => Said::PubComp(one.packet_id.number()),
             Packet::SubAck(one) => Said::SubAck(one.packet_id.number(), one.codes.iter().collect()),
@@ -565,7 +569,7 @@ impl Net {
             Said::PubAck(packet_id, _) | Said::PubComp(packet_id) => {
                 client.outstanding.remove(&packet_id);
             }
-            Said::PubRec(packet_id) => {
+            Said::PubRec(packet_id, _) => {
                 if let Some(one) = client.outstanding.get_mut(&packet_id) {
                     one.3 = true;
                     self.ack(id, Packet::PubRel, packet_id);

@@ -50,6 +50,7 @@ impl World {
             config.ring_events_max = 4;
             config.lane_events_max = 3;
             config.inflight_max = 5;
+            config.park_after_ms = 5;
         });
         let publishers: Vec<_> = (0..3).map(|n| format!("pub{n}")).collect();
         let subscribers: Vec<_> = (0..4).map(|n| format!("sub{n}")).collect();

@@ -194,7 +194,7 @@ fn exactly_once_outbound(steps: usize) {
         .client(&publisher)
         .said
         .iter()
-        .filter(|s| matches!(s, Said::PubRec(_)))
+        .filter(|s| matches!(s, Said::PubRec(..)))
         .count();
     net.crash();
     net.connect(&subscriber, &DURABLE);

@@ -38,6 +38,7 @@ fn tune<const STRATEGY: u8>(config: &mut ShardConfig) {
     config.ring_events_max = 4;
     config.lane_events_max = 3;
     config.inflight_max = 5;
+    config.park_after_ms = 5;
     config.group_inflight_max = 8;
     config.share_strategy = match STRATEGY {
         0 => Strategy::RoundRobin,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::{
     Address, Appended, Change, LogId, LogOffset, Message, NewRecord, QueueId, QueueName,
-    ReadAnswer, ReadRequest, ReadToken, Store, Table,
+    ReadAnswer, ReadRequest, ReadToken, Store, Table, Walk,
 };
 use engine_mqtt::QoS;
 
@@ -37,6 +37,9 @@ pub(super) struct MemoryStore {
     foreign: BTreeMap<(Table, Vec<u8>), Vec<u8>>,
     pub(super) answers: VecDeque<(ReadToken, ReadAnswer)>,
     pub(super) reads: usize,
+    /// Walks, and rows that they have shown.
+    pub(super) walks: usize,
+    pub(super) walked: usize,
     pub(super) is_full: bool,
 }
 
@@ -52,6 +55,8 @@ impl MemoryStore {
             foreign: BTreeMap::new(),
             answers: VecDeque::new(),
             reads: 0,
+            walks: 0,
+            walked: 0,
             is_full: false,
         }
     }
@@ -232,8 +237,16 @@ impl Store for MemoryStore {
         let queues = record
             .message
             .map_or_else(Vec::new, |new| new.queues.to_vec());
-        let changes = record.changes.to_vec();
+        let mut changes = record.changes.to_vec();
         changes.iter().for_each(|change| check_key(&change.key));
+        // In one table with those that are applied, at once durable as they are.
+        for change in changes.extract_if(.., |change| change.table == Table::Retained) {
+            let key = (change.table, change.key);
+            match change.value {
+                Some(value) => self.foreign.insert(key, value),
+                None => self.foreign.remove(&key),
+            };
+        }
         self.records.push(Stored {
             offset,
             end,
@@ -277,6 +290,54 @@ impl Store for MemoryStore {
             fits
         });
         fits.collect()
+    }
+
+    fn row(&mut self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
+        if table == Table::Retained {
+            return self.foreign.get(&(table, key.to_vec())).cloned();
+        }
+        let changes = self.records.iter().flat_map(|record| &record.changes);
+        let mut own = changes.filter(|one| one.table == table && one.key == key);
+        own.next_back()?.value.clone()
+    }
+
+    fn stored_rows(
+        &mut self,
+        tables: &[Table],
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        rows: usize,
+    ) -> Vec<(Table, Vec<u8>, Vec<u8>)> {
+        let mut found = Vec::new();
+        for table in tables {
+            let own = self.applied.iter().filter(|((one, key), _)| {
+                let is_behind = after.is_none_or(|after| key.as_slice() > after);
+                one == table && key.starts_with(prefix) && is_behind
+            });
+            let own = own.take(rows);
+            found.extend(own.map(|((_, key), value)| (*table, key.clone(), value.clone())));
+        }
+        found
+    }
+
+    fn stored_upto(&self) -> LogOffset {
+        self.durable
+    }
+
+    fn walk(&mut self, table: Table, from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Walk) {
+        self.walks += 1;
+        let mut from = (table, from.to_vec());
+        while let Some((key, value)) = self.foreign.range(&from..).next() {
+            if key.0 != table {
+                return;
+            }
+            self.walked += 1;
+            from.1 = match visit(&key.1, value) {
+                Walk::Next => [key.1.as_slice(), &[0]].concat(),
+                Walk::Seek(next) => next,
+                Walk::Stop => return,
+            };
+        }
     }
 
     fn read(&mut self, token: ReadToken, request: ReadRequest) {
