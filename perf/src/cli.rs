@@ -81,6 +81,25 @@ pub enum Command {
     Storage(StorageArgs),
     /// The commit log alone: durable appends, replay, shared readers.
     Log(StorageArgs),
+    /// The state store alone: rows of sessions, retained messages and queues.
+    State(StateArgs),
+}
+
+/// Options of `state`.
+#[derive(Clone, Debug, Args)]
+pub struct StateArgs {
+    /// Sessions with two subscriptions each.
+    #[arg(long, default_value_t = 1_000_000, value_parser = value_parser!(u64).range(1..1 << 32))]
+    pub sessions: u64,
+    /// Retained messages of 100 bytes.
+    #[arg(long, default_value_t = 1_000_000, value_parser = value_parser!(u64).range(..1 << 32))]
+    pub retained: u64,
+    /// Names of queues.
+    #[arg(long, default_value_t = 1_000_000, value_parser = value_parser!(u64).range(..1 << 32))]
+    pub queues: u64,
+    /// Where the scratch files go: a directory on the disk to be measured.
+    #[arg(long, default_value = ".")]
+    pub directory: PathBuf,
 }
 
 /// Options of `storage`.
@@ -247,6 +266,10 @@ pub struct CrowdArgs {
     /// At the end all go, this many messages come for each, and all come back; needs `--durable`.
     #[arg(long, default_value_t = 0)]
     pub away: u32,
+    /// How long they are away before the messages come, seconds; the broker's memory is measured
+    /// then.
+    #[arg(long, default_value_t = 0.0, value_parser = parse_seconds)]
+    pub away_hold: f64,
     /// Run by sh before they come back; when it prints the broker's new process id, that is
     /// measured from then on.
     #[arg(long)]

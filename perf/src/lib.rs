@@ -64,7 +64,7 @@ use std::sync::atomic::AtomicBool;
 pub use cli::{
     Cli, Command, ConnArgs, CrowdArgs, CrowdPartArgs, Durable, FaninArgs, FanoutArgs, HearsArg,
     HtmlArgs, LoadArgs, MqttVersion, OfflineArgs, P2pArgs, Part, PlanArgs, RetainedArgs, RunArgs,
-    SinkArgs, SlowSubArgs, StorageArgs, TablesArgs, TargetArgs,
+    SinkArgs, SlowSubArgs, StateArgs, StorageArgs, TablesArgs, TargetArgs,
 };
 pub use error::BenchError;
 pub use latency::LatencySummary;
@@ -110,6 +110,10 @@ pub fn execute(cli: &Cli) -> Result<ExitCode, BenchError> {
     }
     if let Command::Log(args) = &cli.command {
         print(&storage::run_log(args)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Command::State(args) = &cli.command {
+        print(&storage::run_state(args)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Command::CrowdPart(args) = &cli.command {

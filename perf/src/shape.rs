@@ -27,6 +27,7 @@ pub(crate) fn shape(command: &Command) -> Option<Shape<'_>> {
         | Command::Tables(_)
         | Command::Storage(_)
         | Command::Log(_)
+        | Command::State(_)
         | Command::Crowd(_)
         | Command::CrowdPart(_) => return None,
         Command::Conn(args) => return Some(conn(args)),

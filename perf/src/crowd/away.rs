@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::parts::Order;
 use super::publisher::Publisher;
-use super::report::{AwayPhase, MessagePhase};
+use super::report::{AwayPhase, MessagePhase, Restart};
 use super::{Patience, Run, Sample, payload, per_client, topic};
 use crate::BenchError;
 
@@ -25,6 +25,7 @@ impl Run<'_> {
     ) -> Result<AwayPhase, BenchError> {
         let everyone = self.parts.numbers();
         self.cut(&everyone)?;
+        self.hold(self.args.away_hold)?;
         let empty = self.sample()?;
         let last = FIRST_ROUND + self.args.away - 1;
         self.parts.order_all(Order::Rounds(FIRST_ROUND, last))?;
@@ -34,9 +35,19 @@ impl Run<'_> {
         let all = u64::from(self.args.away) * everyone.len() as u64;
         let publish = self.phase(empty, all)?;
         drop(publisher);
-        let restart_seconds = match &self.args.restart {
+        let restart = match &self.args.restart {
             None => None,
-            Some(command) => Some(self.restart(command)?),
+            Some(command) => {
+                let seconds = self.restart(command)?;
+                let rss_bytes = self.sample()?.server.rss_bytes;
+                let server_bytes_per_client =
+                    per_client(rss_bytes, before.server.rss_bytes, self.args);
+                Some(Restart {
+                    seconds,
+                    rss_bytes,
+                    server_bytes_per_client,
+                })
+            }
         };
         let start = self.parts.received();
         let since = self.sample()?;
@@ -52,7 +63,7 @@ impl Run<'_> {
                 self.args,
             ),
             publish,
-            restart_seconds,
+            restart,
             reconnect,
             drain: MessagePhase {
                 phase: self.phase(since, all)?,

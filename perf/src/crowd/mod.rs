@@ -83,7 +83,7 @@ pub(crate) fn run(args: &CrowdArgs) -> Result<CrowdReport, BenchError> {
     let before = run.sample()?;
     let connect = run.connect(before)?;
     let held = run.sample()?;
-    run.hold()?;
+    run.hold(args.hold)?;
     let idle = run.phase(held, u64::from(args.clients))?;
     let mut publisher = Publisher::connect(address, &args.client_prefix)?;
     let everyone = run.parts.numbers();
@@ -195,9 +195,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Lets everybody be idle for a while.
-    fn hold(&self) -> Result<(), BenchError> {
-        let until = Instant::now() + Duration::from_secs_f64(self.args.hold);
+    /// Leaves everybody as they are for a while.
+    fn hold(&self, seconds: f64) -> Result<(), BenchError> {
+        let until = Instant::now() + Duration::from_secs_f64(seconds);
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             self.parts.wait(left);
             self.parts.check()?;

@@ -41,14 +41,25 @@ pub(crate) struct MessagePhase {
 }
 
 /// All clients go, messages come for each, and all come back.
+/// The broker after `--restart`, with everybody away.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Restart {
+    /// From the call of the command to the first CONNACK.
+    pub(crate) seconds: f64,
+    /// Resident memory.
+    pub(crate) rss_bytes: u64,
+    /// Of it, beyond what the broker had without any client, for each that is away.
+    pub(crate) server_bytes_per_client: f64,
+}
+
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct AwayPhase {
     /// Resident memory of the broker for each client that is away, before the messages.
     pub(crate) server_bytes_per_client: f64,
     /// The messages, until all are acknowledged.
     pub(crate) publish: Phase,
-    /// From the call of `--restart` to the first CONNACK.
-    pub(crate) restart_seconds: Option<f64>,
+    /// With `--restart`.
+    pub(crate) restart: Option<Restart>,
     /// Everybody connects again.
     pub(crate) reconnect: Phase,
     /// From the first CONNECT to the last message.
@@ -151,8 +162,15 @@ fn away_lines(f: &mut fmt::Formatter<'_>, away: &AwayPhase) -> fmt::Result {
         away.publish.per_second(),
         away.publish.cpu_per_unit()
     )?;
-    if let Some(seconds) = away.restart_seconds {
-        writeln!(f, "restart       {seconds:.2} s to the first CONNACK")?;
+    if let Some(restart) = &away.restart {
+        writeln!(
+            f,
+            "restart       {:.2} s to the first CONNACK, broker {} MB then, {:.0} B/client that is \
+             away",
+            restart.seconds,
+            restart.rss_bytes >> 20,
+            restart.server_bytes_per_client
+        )?;
     }
     connect_line(f, "back", &away.reconnect)?;
     let drain = &away.drain.phase;

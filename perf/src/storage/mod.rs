@@ -15,6 +15,7 @@ mod peer;
 mod plan;
 #[cfg(feature = "peers")]
 mod rocksdb_peer;
+mod state;
 mod table;
 mod workload;
 
@@ -26,6 +27,8 @@ use crate::cli::{Part, StorageArgs};
 use plan::{Plan, failed};
 use serde::de::DeserializeOwned;
 use table::Results;
+
+pub(crate) use state::run as run_state;
 
 /// Records that the log is measured with at most: 1.2 GB.
 const LOG_RECORDS_MAX: u64 = 4_000_000;
