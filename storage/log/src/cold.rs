@@ -145,8 +145,24 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// [`LogError::Damaged`] when the bytes on disk are not what was written.
     pub fn scan(&self, from: LogOffset, upto: LogOffset) -> Result<Scan<D::File>, LogError> {
-        let upto = upto.min(self.durable());
-        match self.scan_from(from, upto) {
+        self.scan_ahead(from, upto, SCAN_BYTES)
+    }
+
+    /// As [`Log::scan`], for who looks at everything up to `upto`: a read brings 1 MiB.
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`] when the bytes on disk are not what was written.
+    pub fn sweep(&self, from: LogOffset, upto: LogOffset) -> Result<Scan<D::File>, LogError> {
+        self.scan_ahead(from, upto, READ_BYTES_MAX)
+    }
+
+    fn scan_ahead(
+        &self,
+        from: LogOffset,
+        upto: LogOffset,
+        ahead: usize,
+    ) -> Result<Scan<D::File>, LogError> {
+        match self.scan_from(from, upto.min(self.durable()), ahead) {
             Ok(Some(record)) => Ok(Scan::Ready(record)),
             Ok(None) => Ok(Scan::End),
             Err(Stop::Missing(read)) => Ok(Scan::Missing(read)),
@@ -223,7 +239,12 @@ impl<D: Disk> Log<D> {
         Ok(parse(&bytes, place).map_err(damaged)?)
     }
 
-    fn scan_from(&self, from: LogOffset, upto: LogOffset) -> Result<Option<Record>, Stop<D::File>> {
+    fn scan_from(
+        &self,
+        from: LogOffset,
+        upto: LogOffset,
+        ahead: usize,
+    ) -> Result<Option<Record>, Stop<D::File>> {
         let mut at = from.max(self.start());
         while at < upto {
             let found = self
@@ -237,8 +258,8 @@ impl<D: Disk> Log<D> {
                 continue;
             };
             at = place;
-            match self.step(segment, at)? {
-                Step::Record => return self.record_in(segment, at, SCAN_BYTES).map(Some),
+            match self.step(segment, at, ahead)? {
+                Step::Record => return self.record_in(segment, at, ahead).map(Some),
                 Step::Skip(next) => at = next,
             }
         }
@@ -246,9 +267,14 @@ impl<D: Disk> Log<D> {
     }
 
     /// What lies at `at`: a record, or something to skip.
-    fn step(&self, segment: &Segment<D::File>, at: LogOffset) -> Result<Step, Stop<D::File>> {
+    fn step(
+        &self,
+        segment: &Segment<D::File>,
+        at: LogOffset,
+        ahead: usize,
+    ) -> Result<Step, Stop<D::File>> {
         let room = segment.end.since(at);
-        let head = self.bytes(segment, at, FRAME_HEADER_BYTES.min(room), SCAN_BYTES)?;
+        let head = self.bytes(segment, at, FRAME_HEADER_BYTES.min(room), ahead)?;
         if head.get(4..8) == Some(&FRAME_MAGIC[..]) {
             let (header, _) = FrameHeader::decode(&head, segment.header.nonce, self.log_id, at)
                 .map_err(|mismatch| damage(segment, at, mismatch))?;

@@ -29,8 +29,15 @@ const CARRIED_KEYS_MAX: usize = 1 << 20;
 /// Names of queues that one move removes, at most; others wait for a later move.
 const DEAD_NAMES_MAX: usize = 1 << 16;
 
-/// Records that one turn looks at, at most.
+/// Records that one turn looks at, at least, when they are there.
 const RECORDS_PER_TURN: usize = 64;
+
+/// Bytes of records that one turn looks at, at most, once it has looked at that many.
+const BYTES_PER_TURN: u64 = 4 << 20;
+
+/// Of the bytes that the log has grown by since the last turn, this many times as many are looked
+/// at: what goes never falls behind what comes.
+const BYTES_PER_NEW: u64 = 2;
 
 /// Questions without an answer, at most: no more is read meanwhile.
 const CHECKS_MAX: usize = 4;
@@ -39,6 +46,8 @@ const CHECKS_MAX: usize = 4;
 #[derive(Debug)]
 pub(super) struct Carry {
     at: LogOffset,
+    /// Where the log ended at the last look.
+    appended: LogOffset,
     pub(super) is_read: bool,
     /// The record at `at` waits for the disk.
     pub(super) waits: bool,
@@ -134,6 +143,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         self.retention.dead_names.clear();
         Carry {
             at: LogOffset(self.log.start().0),
+            appended: LogOffset(self.log.appended().0),
             is_read: false,
             waits: false,
             sections: Vec::new(),
@@ -147,7 +157,13 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
     /// Looks at some records; what of them is current goes into new ones.
     pub(super) fn carry(&mut self, carry: &mut Carry, upto: LogOffset) -> Result<(), CoreError> {
         carry.waits = false;
-        for _ in 0..RECORDS_PER_TURN {
+        let appended = LogOffset(self.log.appended().0);
+        let grown = appended.0 - carry.appended.0;
+        carry.appended = appended;
+        let least = carry.at.0 + grown.saturating_mul(BYTES_PER_NEW).min(BYTES_PER_TURN);
+        let mut looked_at = 0;
+        while looked_at < RECORDS_PER_TURN || carry.at.0 < least {
+            looked_at += 1;
             // Without room for another segment, what is left of this one is for records such as
             // those that are carried: they make room.
             let is_full = self.log.is_full() && !self.log.has_shortage();
@@ -155,7 +171,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                 break;
             }
             let (at, end) = (carry.at.0, storage_log::LogOffset(upto.0));
-            match self.log.scan(storage_log::LogOffset(at), end)? {
+            match self.log.sweep(storage_log::LogOffset(at), end)? {
                 Scan::Ready(record) => {
                     carry.at = LogOffset(record.end.0);
                     self.examine(carry, record, upto)?;
