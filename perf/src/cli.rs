@@ -69,6 +69,8 @@ pub enum Command {
     /// The process that some of the clients of `crowd` live in.
     #[command(hide = true)]
     CrowdPart(CrowdPartArgs),
+    /// What a load does to a client beside it: a lone pair by itself, then beside a scenario.
+    Canary(CanaryArgs),
     /// What a scenario file says: `--print-toml` of any scenario makes one.
     Run(RunArgs),
     /// One page with plots of one or several results that `--json` has written.
@@ -312,6 +314,30 @@ pub struct CrowdPartArgs {
     /// Client ids are this, a dash and a number; topics this, a slash and the number.
     #[arg(long)]
     pub client_prefix: String,
+}
+
+/// `canary`.
+#[derive(Clone, Debug, Args)]
+pub struct CanaryArgs {
+    /// Address of the broker: an IP address.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: IpAddr,
+    /// Port of the broker.
+    #[arg(long, default_value_t = 1883)]
+    pub port: u16,
+    /// Messages of the pair per second.
+    #[arg(long, default_value_t = 100, value_parser = value_parser!(u64).range(1..))]
+    pub rate: u64,
+    /// How long the pair is measured, seconds: by itself, and again beside the load.
+    #[arg(long, default_value_t = 10.0, value_parser = parse_seconds)]
+    pub seconds: f64,
+    /// Write the result as JSON to this file.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// The load: a scenario of this program with its flags, of which none is added. It is begun with
+    /// the pair's measurement and ended behind it.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub load: Vec<String>,
 }
 
 /// `html`.

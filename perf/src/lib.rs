@@ -10,10 +10,11 @@
 //! all that knows MQTT. `sink` is a minimal server that shows what the generator itself costs.
 //! A run is spelled out by `scenario` (who hears whom) and `plan` (client by client); `preset` has
 //! the defaults of the named ones, and `staged` makes those that take several steps.
-//! `crowd` holds as many connections as memory allows.
+//! `crowd` holds as many connections as memory allows; `canary` runs a scenario beside a lone pair.
 //! `storage` measures the index and the log by themselves, beside what they replace.
 
 mod assemble;
+mod canary;
 mod check;
 mod cli;
 mod cli_plan;
@@ -62,9 +63,9 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 pub use cli::{
-    Cli, Command, ConnArgs, CrowdArgs, CrowdPartArgs, Durable, FaninArgs, FanoutArgs, HearsArg,
-    HtmlArgs, LoadArgs, MqttVersion, OfflineArgs, P2pArgs, Part, PlanArgs, RetainedArgs, RunArgs,
-    SinkArgs, SlowSubArgs, StateArgs, StorageArgs, TablesArgs, TargetArgs,
+    CanaryArgs, Cli, Command, ConnArgs, CrowdArgs, CrowdPartArgs, Durable, FaninArgs, FanoutArgs,
+    HearsArg, HtmlArgs, LoadArgs, MqttVersion, OfflineArgs, P2pArgs, Part, PlanArgs, RetainedArgs,
+    RunArgs, SinkArgs, SlowSubArgs, StateArgs, StorageArgs, TablesArgs, TargetArgs,
 };
 pub use error::BenchError;
 pub use latency::LatencySummary;
@@ -122,14 +123,11 @@ pub fn execute(cli: &Cli) -> Result<ExitCode, BenchError> {
     }
     if let Command::Crowd(args) = &cli.command {
         let report = crowd::run(args)?;
-        print(&report.to_string())?;
-        write_json(args.json.as_deref(), &report)?;
-        let code = if report.is_faultless() {
-            0
-        } else {
-            EXIT_FAULTS
-        };
-        return Ok(ExitCode::from(code));
+        return tell(&report, args.json.as_deref(), report.is_faultless());
+    }
+    if let Command::Canary(args) = &cli.command {
+        let report = canary::run(args)?;
+        return tell(&report, args.json.as_deref(), report.is_faultless());
     }
     let Some(settings) = settings::Settings::parse(&cli.command)? else {
         return Ok(ExitCode::SUCCESS);
@@ -163,6 +161,18 @@ pub fn measure(command: &Command) -> Result<Report, BenchError> {
             "`sink`, `storage` and `crowd` have no report of messages".to_owned(),
         )),
     }
+}
+
+/// Prints a result and writes it as JSON if that is asked for.
+fn tell<T: serde::Serialize + std::fmt::Display>(
+    report: &T,
+    json: Option<&Path>,
+    is_faultless: bool,
+) -> Result<ExitCode, BenchError> {
+    print(&report.to_string())?;
+    write_json(json, report)?;
+    let code = if is_faultless { 0 } else { EXIT_FAULTS };
+    Ok(ExitCode::from(code))
 }
 
 fn write_json<T: serde::Serialize>(path: Option<&Path>, report: &T) -> Result<(), BenchError> {

@@ -29,6 +29,7 @@ pub(crate) fn shape(command: &Command) -> Option<Shape<'_>> {
         | Command::Log(_)
         | Command::State(_)
         | Command::Crowd(_)
+        | Command::Canary(_)
         | Command::CrowdPart(_) => return None,
         Command::Conn(args) => return Some(conn(args)),
         Command::P2p(args) => {
