@@ -149,7 +149,8 @@ impl fmt::Display for CanaryReport {
         for (name, figures) in [("alone", &self.alone), (&self.load, &self.beside)] {
             writeln!(
                 f,
-                "  p50 {:7.2} ms, p99 {:7.2} ms, p999 {:7.2} ms, max {:7.2} ms, {} deliveries{}: {name}",
+                "  p50 {:.2} ms, p99 {:.2} ms, p999 {:.2} ms, max {:.2} ms, \
+                 {} deliveries{}: {name}",
                 figures.p50_us / 1e3,
                 figures.p99_us / 1e3,
                 figures.p999_us / 1e3,

@@ -334,8 +334,8 @@ pub struct CanaryArgs {
     /// Write the result as JSON to this file.
     #[arg(long)]
     pub json: Option<PathBuf>,
-    /// The load: a scenario of this program with its flags, of which none is added. It is begun with
-    /// the pair's measurement and ended behind it.
+    /// The load: a scenario of this program with its flags, of which none is added. It begins with
+    /// the pair's measurement and is ended behind it.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub load: Vec<String>,
 }

@@ -18,7 +18,7 @@ use crate::node::{CoreError, ShardCore};
 use crate::scram::METHOD;
 use crate::slots::Key;
 
-const COUNTERS: [(&str, &str); 10] = [
+const COUNTERS: [(&str, &str); 11] = [
     ("log_records", "Records appended to the commit log"),
     ("log_bytes", "Bytes appended to the commit log"),
     ("log_unreadable", "Records that could not be read back"),
@@ -27,6 +27,7 @@ const COUNTERS: [(&str, &str); 10] = [
         "Commits that waited for more records, see --commit-wait-us",
     ),
     ("disk_reads", "Reads of the disk for readers behind"),
+    ("log_read_bytes", "Bytes of the log read back from the disk"),
     ("state_batches", "Transactions of the state store"),
     (
         "retired_segments",
@@ -323,6 +324,7 @@ impl Machine for ShardMachine {
             store.unreadable,
             store.commits_held,
             store.chunk_reads,
+            store.chunk_bytes,
             state.batches_committed,
             retention.segments,
             retention.bytes,

@@ -170,6 +170,10 @@ impl Store for Tail {
     fn read(&mut self, _: ReadToken, _: ReadRequest) {
         unreachable!("nobody is behind")
     }
+
+    fn cancel(&mut self, _: ReadToken) {
+        unreachable!("nobody is behind")
+    }
 }
 
 /// A node of one shard.

@@ -303,7 +303,7 @@ impl Shard {
             .collect()
     }
 
-    /// The answer to a session's read.
+    /// The answer to a session's read, or a part of it; whether the rest is wanted.
     pub(crate) fn caught_up<S: Store>(
         &mut self,
         token: u64,
@@ -311,20 +311,20 @@ impl Shard {
         log: LogId,
         answer: ReadAnswer,
         store: &mut S,
-    ) {
+    ) -> bool {
         let Some(client) = self.client(key) else {
-            return;
+            return false;
         };
         let Some(behind) = &mut client.session.behind else {
-            return;
+            return false;
         };
         if behind.reading != Some(token) {
-            return;
+            return false;
         }
         behind.reading = None;
         let log = log.0 as usize;
         let Some(cursor) = self.cursor(key.index, log) else {
-            return;
+            return false;
         };
         if answer.start > cursor && !self.wants_earlier(key.index, log, cursor) {
             let offset = cursor;
@@ -335,15 +335,22 @@ impl Shard {
             let at = message.address.offset;
             if at >= cursor && !self.take_behind(key.index, &message) {
                 self.set_cursor(key.index, log, Some(at));
-                return;
+                return false;
             }
         }
         self.set_cursor(key.index, log, Some(answer.next.max(cursor)));
+        if answer.more {
+            if let Some(behind) = &mut self.clients[key.index].session.behind {
+                behind.reading = Some(token);
+            }
+            return true;
+        }
         if answer.next > cursor {
             self.pump_client(key.index, store);
         } else {
             self.waiting.push(key);
         }
+        false
     }
 
     /// Whether a replay has asked for what was before its subscription: what is missing there was

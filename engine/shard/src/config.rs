@@ -94,7 +94,7 @@ pub struct ShardConfig {
     pub lane_events_max: usize,
     /// Bytes of them.
     pub lane_bytes_max: usize,
-    /// Outstanding reads for sessions that catch up.
+    /// Outstanding reads for sessions that catch up: the more at once, the fewer passes over a log.
     pub reads_max: usize,
     /// Publications that wait to be durable; above it the shard stops reading sockets.
     pub pending_max: usize,
@@ -161,7 +161,7 @@ impl ShardConfig {
             ring_bytes_max: 8 * 1024 * 1024,
             lane_events_max: 8_192,
             lane_bytes_max: 4 * 1024 * 1024,
-            reads_max: 256,
+            reads_max: 1 << 17,
             pending_max: 65_536,
             tombstone_margin_ms: 60_000,
             group_inflight_max: 1_024,

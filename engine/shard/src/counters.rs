@@ -116,6 +116,8 @@ counters! {
     Counter lane_dropped_qos0,
     /// Reads started for sessions that catch up.
     Counter catch_up_reads,
+    /// Reads for sessions that catch up of which only a part was wanted.
+    Counter reads_cancelled,
     /// Publications taken from the ring of recent events by sessions that catch up.
     Counter ring_deliveries,
     /// Times that retention took records which a durable session had not looked at.

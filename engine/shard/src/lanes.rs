@@ -134,6 +134,7 @@ impl Lane {
             | MeshMessage::Scanned { .. }
             | MeshMessage::Read { .. }
             | MeshMessage::ReadAnswer { .. }
+            | MeshMessage::Cancel { .. }
             | MeshMessage::RetainApplied { .. }
             | MeshMessage::RetireAsk { .. }
             | MeshMessage::RetireReady { .. }

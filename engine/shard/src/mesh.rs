@@ -7,7 +7,7 @@ use engine_session::{LogOffset, Message};
 
 use crate::config::home_shard;
 use crate::port::{Event, MeshMessage, ReadRequest, ShardId, Store};
-use crate::reads::Purpose;
+use crate::reads::{Purpose, Source};
 use crate::shard::Shard;
 
 /// Bytes that one scan of a collapsed lane brings at most, about.
@@ -58,14 +58,13 @@ impl Shard {
             MeshMessage::Read { token, request } => {
                 self.read_for(Purpose::Remote(from, token), request, store);
             }
-            MeshMessage::ReadAnswer { token, answer } => self.read_answered(token, answer, store),
-            MeshMessage::Retain(message) => {
-                self.saw_stamp(&message);
-                if !self.apply_retained(&message, store) {
-                    self.retained.refuse(from, message.address.offset);
-                }
-                self.retained.owe(from);
-            }
+            MeshMessage::ReadAnswer {
+                token,
+                source,
+                answer,
+            } => self.read_answered(token, Source::Peer(from, source), answer, store),
+            MeshMessage::Cancel { source } => self.read_cancelled(from, source, store),
+            MeshMessage::Retain(message) => self.take_retain(from, &message, store),
             MeshMessage::RetainApplied { upto, refused } => {
                 self.retain_applied(from, upto, &refused);
             }
@@ -87,6 +86,14 @@ impl Shard {
             MeshMessage::Group(message) => self.group_message(from, message, store),
             MeshMessage::Exclusive(message) => self.exclusive_message(from, message, store),
         }
+    }
+
+    fn take_retain<S: Store>(&mut self, from: ShardId, message: &Message, store: &mut S) {
+        self.saw_stamp(message);
+        if !self.apply_retained(message, store) {
+            self.retained.refuse(from, message.address.offset);
+        }
+        self.retained.owe(from);
     }
 
     fn position(&self, shard: ShardId) -> LogOffset {

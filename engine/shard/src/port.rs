@@ -217,6 +217,9 @@ pub struct ReadAnswer {
     pub next: LogOffset,
     /// Where the log begins now: of what was asked for, everything below is gone.
     pub start: LogOffset,
+    /// This is a part: another answer to the same read follows, unless [`Store::cancel`] is called.
+    /// Only to `Pull`.
+    pub more: bool,
 }
 
 /// What the visitor of a [`Store::walk`] wants next.
@@ -285,6 +288,8 @@ pub trait Store {
     /// Starts a read; the driver passes the answer to `Shard::read_done`, in the same turn or
     /// later.
     fn read(&mut self, token: ReadToken, request: ReadRequest);
+    /// Ends a read that has been answered in part: nobody wants the rest.
+    fn cancel(&mut self, token: ReadToken);
 }
 
 /// A publication on its way to the shards with interest.
@@ -370,8 +375,15 @@ pub enum MeshMessage {
     ReadAnswer {
         /// The token of the request.
         token: u64,
+        /// The sender's own token of it, for `Cancel`.
+        source: u64,
         /// What was found.
         answer: ReadAnswer,
+    },
+    /// What remains of a read, by its `source`, is of no interest.
+    Cancel {
+        /// As in the answer.
+        source: u64,
     },
     /// This retained publication is for you, the topic's owner.
     Retain(Message),

@@ -25,6 +25,15 @@ pub(crate) enum Purpose {
     Seek(u64, LogId),
 }
 
+/// Who answers a read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source {
+    /// This shard's store.
+    Store,
+    /// Another shard's, which knows the read by this token.
+    Peer(ShardId, u64),
+}
+
 /// The reads under way.
 #[derive(Default, Debug)]
 pub(crate) struct Reads {
@@ -47,6 +56,10 @@ impl Reads {
 
     pub(crate) fn len(&self) -> usize {
         self.open.len()
+    }
+
+    fn purpose(&self, token: u64) -> Option<Purpose> {
+        self.open.get(&token).copied()
     }
 
     fn close(&mut self, token: u64) -> Option<Purpose> {
@@ -95,25 +108,63 @@ impl Shard {
         store: &mut S,
     ) {
         self.begin_call(now);
-        self.read_answered(token.0, answer, store);
+        self.read_answered(token.0, Source::Store, answer, store);
     }
 
+    /// The answer to a read, or a part of it.
     pub(crate) fn read_answered<S: Store>(
         &mut self,
         token: u64,
+        source: Source,
         answer: ReadAnswer,
         store: &mut S,
     ) {
-        match self.reads.close(token) {
-            Some(Purpose::CatchUp(key, log)) => self.caught_up(token, key, log, answer, store),
+        let purpose = if answer.more {
+            self.reads.purpose(token)
+        } else {
+            self.reads.close(token)
+        };
+        match purpose {
+            Some(Purpose::CatchUp(key, log)) => {
+                let more = answer.more;
+                if !self.caught_up(token, key, log, answer, store) && more {
+                    self.cancel_read(token, source, store);
+                }
+            }
             Some(Purpose::Resend(key, log)) => self.resend_read(token, key, log, answer),
             Some(Purpose::Regroup(key)) => self.regrouped(token, key, answer),
-            Some(Purpose::Remote(shard, token)) => {
-                self.send_peer(shard, MeshMessage::ReadAnswer { token, answer }, store);
+            Some(Purpose::Remote(shard, remote)) => {
+                let answer = MeshMessage::ReadAnswer {
+                    token: remote,
+                    source: token,
+                    answer,
+                };
+                self.send_peer(shard, answer, store);
             }
             Some(Purpose::Scan(shard)) => self.scanned(shard, answer),
             Some(Purpose::Seek(request, log)) => self.sought(request, log, &answer, store),
             None => {}
+        }
+    }
+
+    /// Nobody wants the rest of a read.
+    fn cancel_read<S: Store>(&mut self, token: u64, source: Source, store: &mut S) {
+        self.reads.close(token);
+        self.counters.reads_cancelled += 1;
+        match source {
+            Source::Store => store.cancel(ReadToken(token)),
+            Source::Peer(shard, source) => {
+                self.send_peer(shard, MeshMessage::Cancel { source }, store);
+            }
+        }
+    }
+
+    /// Another shard does not want the rest of a read.
+    pub(crate) fn read_cancelled<S: Store>(&mut self, from: ShardId, token: u64, store: &mut S) {
+        let purpose = self.reads.purpose(token);
+        if matches!(purpose, Some(Purpose::Remote(shard, _)) if shard == from) {
+            self.reads.close(token);
+            store.cancel(ReadToken(token));
         }
     }
 

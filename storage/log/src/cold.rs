@@ -39,6 +39,30 @@ pub struct Chunk {
     valid_upto: LogOffset,
 }
 
+impl Chunk {
+    /// The log offset of the first byte.
+    #[must_use]
+    pub const fn start(&self) -> LogOffset {
+        self.at
+    }
+
+    /// The log offset behind the last byte.
+    #[must_use]
+    pub fn end(&self) -> LogOffset {
+        self.at.plus(self.len)
+    }
+
+    /// Bytes.
+    #[must_use]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "a read brings at least a sector"
+    )]
+    pub const fn len(&self) -> u64 {
+        self.len as u64
+    }
+}
+
 /// The answer of [`Log::read`].
 #[derive(Clone, Debug)]
 pub enum Lookup<F> {
@@ -178,6 +202,17 @@ impl<D: Disk> Log<D> {
         let firsts = self.segments.iter().map(|one| one.header.first_frame());
         let later = firsts.filter(|first| *first > start && *first < durable);
         std::iter::once(start).chain(later).collect()
+    }
+
+    /// A read of the bytes from `start`, where a [`Chunk`] begins, up to `end`, 1 MiB at most, for
+    /// all who wait for some of them; `None`: they are not in the log any more.
+    #[must_use]
+    pub fn chunk_read(&self, start: LogOffset, end: LogOffset) -> Option<ChunkRead<D::File>> {
+        let segment = self.segment_of(start).filter(|_| start >= self.start())?;
+        match missing(segment, chunk_base(segment, start), end) {
+            Stop::Missing(read) => Some(read),
+            Stop::Failed(_) => None,
+        }
     }
 
     /// Takes the bytes of a [`ChunkRead`].

@@ -48,7 +48,7 @@ fn tune(config: &mut ShardConfig) {
     config.held_bytes_max = 512;
     config.ring_events_max = 32;
     config.lane_events_max = 6;
-    config.reads_max = 4;
+    config.reads_max = 12;
     config.pending_max = 24;
     config.group_inflight_max = 12;
     config.tombstone_margin_ms = 1_000;
@@ -125,12 +125,14 @@ impl Node {
         options.reserve_bytes = 128 << 10;
         // Small enough that readers that are behind go to the disk, and indexes are flushed.
         options.log.tail_bytes_max = 16 << 10;
-        options.log.cache_bytes_max = 256 << 10;
+        options.log.cache_bytes_max = 128 << 10;
         options.index.memtable_entries_max = 60;
         options.index.cache_pages = 64;
         options.state.cache_bytes = 1 << 20;
         options.state.batch_bytes_min = 4 << 10;
         options.auto_subscriptions = gives;
+        options.reads.found_max = 6;
+        options.reads.kept_bytes_max = 0;
         options.tune = tune;
         let opened = open_node(disk, &options, now, None).map_err(|error| error.to_string())?;
         let shards = opened.meta.shards;

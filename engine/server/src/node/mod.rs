@@ -12,17 +12,21 @@ mod now;
 mod open;
 mod pace;
 mod reads;
+#[cfg(test)]
+mod reads_tests;
 mod rehome;
 mod reserve;
 mod retain;
 mod search;
 mod store;
+mod sweep;
 mod turn;
 
 pub use error::{CoreError, OpenError};
 pub use meta::{FORMAT_VERSION, Meta};
 pub use now::Now;
 pub use open::{NodeOptions, OpenedNode, ShardParts, open_node};
+pub use reads::ReadOptions;
 pub use retain::{RetentionCounters, RetentionOptions};
 pub use store::{ShardStore, StoreCounters};
 pub use turn::ShardCore;

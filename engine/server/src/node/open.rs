@@ -17,6 +17,7 @@ use super::error::{CoreError, OpenError};
 use super::meta::Meta;
 use super::names::Names;
 use super::now::Now;
+use super::reads::ReadOptions;
 use super::rehome::Rehoming;
 use super::reserve::{Reserve, release_if_needed};
 use super::retain::RetentionOptions;
@@ -35,6 +36,8 @@ pub struct NodeOptions {
     pub state: storage_state::Options,
     /// How long a commit may wait for more records when that pays, microseconds; 0: never.
     pub commit_wait_us: u64,
+    /// What reads of one log take of memory.
+    pub reads: ReadOptions,
     /// Bytes that each shard sets aside for a start on a full disk; 0: none.
     pub reserve_bytes: u64,
     /// Queues of one log, at most.
@@ -76,6 +79,7 @@ impl NodeOptions {
             index: storage_queue::Options::default(),
             state: storage_state::Options::default(),
             commit_wait_us: crate::COMMIT_WAIT_US,
+            reads: ReadOptions::default(),
             reserve_bytes: 0,
             queues_max: 10_000_000,
             names_max: 1 << 18,
@@ -513,6 +517,7 @@ fn restore<D: Disk>(
         names,
         queues_max: options.queues_max,
         commit_wait_us: options.commit_wait_us,
+        reads: options.reads,
         reserve: Reserve::new(disk, options),
         retention: options.retention,
         state_interval_ms: options.state_interval_ms,

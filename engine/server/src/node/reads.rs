@@ -1,9 +1,13 @@
 //! Reads of the log, without waiting: each goes on as far as memory reaches, names the bytes that
-//! it misses, and goes on when they are there. Pending reads are looked at in ascending order of
-//! the log, and bytes that several miss are read once.
+//! it misses, and goes on when they are there. What many wait for is read in sweeps: see [`Sweep`].
+//!
+//! A read that waits keeps what it has found, copied; when all of them keep more than there is room
+//! for, those that have kept something for longest answer in part.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use engine_mqtt::QoS;
 use engine_shard::{LogOffset, Message, QueueName, ReadAnswer, ReadRequest, ReadToken};
@@ -14,19 +18,179 @@ use storage_queue::{Found, PageRead};
 use super::error::CoreError;
 use super::search::{Limits, SearchJob, Searched};
 use super::store::{ShardStore, message};
+use super::sweep::Sweep;
 
 /// Records that one scan looks at, at most.
 pub(super) const SCAN_RECORDS: usize = 4_096;
 
-/// Reads of the disk under way, at most.
-const DISK_READS: usize = 32;
+/// Look-ups in the index under way, at most: each waits for one page at a time.
+const LOOK_UPS: usize = 32;
+
+/// Look-ups that a read of the log waits for, at most, so that it is for all of them.
+const LOOK_UPS_FIRST: usize = 4_096;
+
+/// Steps of reads in one call, at most; the rest waits for the next.
+const STEPS: usize = 512;
+
+/// Bytes that a kept message takes beside its body.
+const MESSAGE_BYTES: usize = size_of::<Message>();
+
+/// What has failed once and is remembered, at most.
+const FAILED_MAX: usize = 64;
+
+/// What the reads of one log take of memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadOptions {
+    /// Records that look-ups have found and that are not read yet (16 bytes each), above which no
+    /// look-up begins.
+    pub found_max: usize,
+    /// Bytes of messages that reads keep while they wait for more, at most; beyond, those that have
+    /// kept some for longest answer in part.
+    pub kept_bytes_max: usize,
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        Self {
+            found_max: 4 << 20,
+            kept_bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// All reads, and what they wait for.
+#[derive(Debug)]
+pub(super) struct Reads {
+    options: ReadOptions,
+    open: BTreeMap<ReadToken, Box<Read>>,
+    /// Those that can go on.
+    ready: VecDeque<ReadToken>,
+    /// Those that have looked nothing up yet, in the order in which they came.
+    fresh: VecDeque<ReadToken>,
+    /// Look-ups under way.
+    look_ups: usize,
+    /// Look-ups begun since bytes of the log were asked for.
+    looked_up: usize,
+    /// Who waits for a page of the index, by the token of its read.
+    pages: BTreeMap<u64, Vec<ReadToken>>,
+    pub(super) sweep: Sweep,
+    /// Records that look-ups have found and that are not read yet.
+    found: usize,
+    /// Bytes of messages that waiting reads keep.
+    kept_bytes: usize,
+    /// Which reads keep messages, in the order in which they began to.
+    keepers: BTreeMap<u64, ReadToken>,
+    last_keeper: u64,
+    failed: FailedReads,
+}
+
+impl Reads {
+    pub(super) fn new(options: ReadOptions) -> Self {
+        Self {
+            options,
+            open: BTreeMap::new(),
+            ready: VecDeque::new(),
+            fresh: VecDeque::new(),
+            look_ups: 0,
+            looked_up: 0,
+            pages: BTreeMap::new(),
+            sweep: Sweep::default(),
+            found: 0,
+            kept_bytes: 0,
+            keepers: BTreeMap::new(),
+            last_keeper: 0,
+            failed: FailedReads::default(),
+        }
+    }
+
+    /// Reads that are not answered.
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Bytes of messages that reads keep while they wait.
+    #[cfg(test)]
+    pub(super) const fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
+    /// Records that look-ups have found and that are not read yet.
+    #[cfg(test)]
+    pub(super) const fn found(&self) -> usize {
+        self.found
+    }
+
+    /// Whether a read can go on without the disk.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.ready.is_empty() || self.can_look_up()
+    }
+
+    fn can_look_up(&self) -> bool {
+        !self.fresh.is_empty() && self.look_ups < LOOK_UPS && self.found < self.options.found_max
+    }
+
+    /// A read that is to wait keeps what it has found, as copies: it is a little of much that was
+    /// read, which would stay in memory with it.
+    fn keep(&mut self, token: ReadToken, read: &mut Read) {
+        for message in read.messages.iter_mut().skip(read.kept) {
+            message.body = Bytes::copy_from_slice(&message.body);
+            let bytes = message.body.len() + MESSAGE_BYTES;
+            read.kept_bytes += bytes;
+            self.kept_bytes += bytes;
+        }
+        read.kept = read.messages.len();
+        // Only these answer in part.
+        let is_new = read.keeper.is_none() && matches!(read.job, Job::Records(_));
+        if is_new && read.kept > 0 {
+            self.last_keeper += 1;
+            self.keepers.insert(self.last_keeper, token);
+            read.keeper = Some(self.last_keeper);
+        }
+    }
+
+    /// What a read keeps is answered, or not wanted.
+    fn forget_kept(&mut self, read: &mut Read) {
+        self.kept_bytes -= std::mem::take(&mut read.kept_bytes);
+        if let Some(place) = read.keeper.take() {
+            self.keepers.remove(&place);
+        }
+    }
+
+    fn next_ready(&mut self) -> Option<ReadToken> {
+        if let Some(token) = self.ready.pop_front() {
+            return Some(token);
+        }
+        if !self.can_look_up() {
+            return None;
+        }
+        self.look_ups += 1;
+        self.looked_up += 1;
+        self.fresh.pop_front()
+    }
+
+    /// Whether bytes of the log are to be asked for only when more reads know which they want.
+    fn looks_up_first(&self) -> bool {
+        let more = self.look_ups > 0 || self.can_look_up();
+        more && self.looked_up < LOOK_UPS_FIRST
+    }
+}
 
 /// A read under way.
 #[derive(Debug)]
-pub(super) struct Read {
+struct Read {
     job: Job,
     messages: Vec<Message>,
+    /// Bytes of the bodies of all messages, answered or not.
     bytes: usize,
+    /// Messages that were answered.
+    answered: usize,
+    /// Of `messages`, those that are copies.
+    kept: usize,
+    kept_bytes: usize,
+    /// Its place among those that keep messages.
+    keeper: Option<u64>,
+    /// Where the bytes begin that it waits for.
+    waits_at: Option<storage_log::LogOffset>,
 }
 
 #[derive(Debug)]
@@ -67,15 +231,16 @@ struct RecordsJob {
 
 /// What could not be read once, and is asked for again by whoever waits for it.
 #[derive(Debug, Default)]
-pub(super) struct FailedReads {
+struct FailedReads {
     pages: BTreeSet<u64>,
-    chunks: BTreeSet<Chunk>,
+    /// Where they begin.
+    chunks: BTreeSet<storage_log::LogOffset>,
 }
 
 /// Adds what is not there yet; says whether it was not. What nobody has asked for again makes room.
 fn note<T: Ord>(failed: &mut BTreeSet<T>, one: T) -> bool {
     let is_new = failed.insert(one);
-    if failed.len() > DISK_READS {
+    if failed.len() > FAILED_MAX {
         failed.pop_first();
     }
     is_new
@@ -83,19 +248,18 @@ fn note<T: Ord>(failed: &mut BTreeSet<T>, one: T) -> bool {
 
 /// How far a read came.
 enum Step {
-    /// It waits for the disk.
-    Waits,
+    /// It waits for a page of the index, by the token of its read.
+    Page(u64),
+    /// It waits for bytes of the log.
+    Chunk(Chunk),
     /// Everything below is considered.
     Done(LogOffset),
 }
 
 impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
     pub(super) fn begin_read(&mut self, token: ReadToken, request: ReadRequest) {
-        let (from, job) = match request {
-            ReadRequest::Fetch { offsets } => {
-                let first = offsets.iter().min().copied().unwrap_or_default();
-                (first, Job::Fetch { offsets, done: 0 })
-            }
+        let job = match request {
+            ReadRequest::Fetch { offsets } => Job::Fetch { offsets, done: 0 },
             ReadRequest::Pull {
                 queues,
                 from,
@@ -107,7 +271,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                     messages: limit.max(1),
                     bytes,
                 };
-                (from, self.index_job(&queues, from, upto, limits))
+                self.index_job(&queues, from, upto, limits)
             }
             ReadRequest::Sift {
                 filters,
@@ -121,30 +285,50 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                     bytes,
                 };
                 let upto = upto.min(LogOffset(self.log.durable().0));
-                let job = SearchJob::sift(filters, from, upto, limits);
-                (from, Job::Search(job))
+                Job::Search(SearchJob::sift(filters, from, upto, limits))
             }
             ReadRequest::Seek { stamp, from } => {
-                let job = SearchJob::seek(stamp, from, &self.log);
-                (job.at(), Job::Search(job))
+                Job::Search(SearchJob::seek(stamp, from, &self.log))
             }
-            ReadRequest::Scan { from, bytes } => (
-                from,
-                Job::Scan {
-                    at: from,
-                    bytes,
-                    seen: 0,
-                },
-            ),
-        };
-        self.reads.insert(
-            (from, token),
-            Read {
-                job,
-                messages: Vec::new(),
-                bytes: 0,
+            ReadRequest::Scan { from, bytes } => Job::Scan {
+                at: from,
+                bytes,
+                seen: 0,
             },
-        );
+        };
+        let line = match &job {
+            Job::Index(_) => &mut self.reads.fresh,
+            Job::Fetch { .. } | Job::Records(_) | Job::Search(_) | Job::Scan { .. } => {
+                &mut self.reads.ready
+            }
+        };
+        line.push_back(token);
+        let read = Read {
+            job,
+            messages: Vec::new(),
+            bytes: 0,
+            answered: 0,
+            kept: 0,
+            kept_bytes: 0,
+            keeper: None,
+            waits_at: None,
+        };
+        self.reads.open.insert(token, Box::new(read));
+    }
+
+    /// Nobody wants what is left of a read.
+    pub(super) fn end_read(&mut self, token: ReadToken) {
+        let Some(mut read) = self.reads.open.remove(&token) else {
+            return;
+        };
+        self.reads.forget_kept(&mut read);
+        // Only these answer in part.
+        if let Job::Records(job) = &read.job {
+            self.reads.found -= job.wanted.len() - job.done;
+        }
+        if let Some(at) = read.waits_at {
+            self.reads.sweep.forget(token, at);
+        }
     }
 
     fn index_job(
@@ -166,33 +350,102 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         })
     }
 
-    /// Lets every read go on as far as it can; finished ones become answers.
+    /// Lets reads go on as far as they can without the disk, and asks it for what they miss.
     pub(super) fn step_reads(&mut self) -> Result<(), CoreError> {
-        let keys: Vec<_> = self.reads.keys().copied().collect();
-        for key in keys {
-            let Some(mut read) = self.reads.remove(&key) else {
+        for _ in 0..STEPS {
+            let Some(token) = self.reads.next_ready() else {
+                break;
+            };
+            // One that was cancelled is still in a line.
+            let Some(mut read) = self.reads.open.remove(&token) else {
                 continue;
             };
             match self.step(&mut read)? {
-                Step::Waits => {
-                    self.reads.insert(key, read);
+                Step::Done(next) => self.answer(token, *read, next),
+                Step::Page(page) => {
+                    self.reads.pages.entry(page).or_default().push(token);
+                    self.reads.open.insert(token, read);
                 }
-                Step::Done(next) => {
-                    self.answers.push_back((
-                        key.1,
-                        ReadAnswer {
-                            messages: read.messages,
-                            next,
-                            start: LogOffset(self.log.start().0),
-                        },
-                    ));
-                }
-            }
-            if self.chunks.len() + self.pages.len() >= DISK_READS {
-                return Ok(());
+                Step::Chunk(chunk) => self.wait_for(token, read, chunk),
             }
         }
+        self.sweep();
         Ok(())
+    }
+
+    fn answer(&mut self, token: ReadToken, mut read: Read, next: LogOffset) {
+        self.reads.forget_kept(&mut read);
+        let answer = ReadAnswer {
+            messages: read.messages,
+            next,
+            start: LogOffset(self.log.start().0),
+            more: false,
+        };
+        self.answers.push_back((token, answer));
+    }
+
+    /// A read waits for bytes of the log.
+    fn wait_for(&mut self, token: ReadToken, mut read: Box<Read>, chunk: Chunk) {
+        self.reads.keep(token, &mut read);
+        read.waits_at = Some(chunk.start());
+        self.reads.sweep.wait(token, chunk);
+        self.reads.open.insert(token, read);
+        while self.reads.kept_bytes > self.reads.options.kept_bytes_max {
+            let Some((_, token)) = self.reads.keepers.pop_first() else {
+                break;
+            };
+            self.answer_in_part(token);
+        }
+    }
+
+    fn answer_in_part(&mut self, token: ReadToken) {
+        let Some(read) = self.reads.open.get_mut(&token) else {
+            return;
+        };
+        let Job::Records(job) = &read.job else {
+            return;
+        };
+        let Some((next, _)) = job.wanted.get(job.done) else {
+            return;
+        };
+        let messages = std::mem::take(&mut read.messages);
+        read.answered += messages.len();
+        read.kept = 0;
+        read.keeper = None;
+        self.reads.kept_bytes -= std::mem::take(&mut read.kept_bytes);
+        let answer = ReadAnswer {
+            messages,
+            next: LogOffset(*next),
+            start: LogOffset(self.log.start().0),
+            more: true,
+        };
+        self.answers.push_back((token, answer));
+    }
+
+    /// Asks the disk for the next bytes of the log that reads wait for.
+    fn sweep(&mut self) {
+        if self.reads.looks_up_first() {
+            return;
+        }
+        self.reads.looked_up = 0;
+        while let Some((at, end)) = self.reads.sweep.next() {
+            if let Some(read) = self.log.chunk_read(at, end) {
+                self.submit_chunk(read);
+                continue;
+            }
+            // Retention has taken it meanwhile: whoever waits finds out.
+            let behind = storage_log::LogOffset(at.0 + 1);
+            self.wake(at, behind);
+        }
+    }
+
+    fn wake(&mut self, from: storage_log::LogOffset, upto: storage_log::LogOffset) {
+        for token in self.reads.sweep.wake(from, upto) {
+            if let Some(read) = self.reads.open.get_mut(&token) {
+                read.waits_at = None;
+                self.reads.ready.push_back(token);
+            }
+        }
     }
 
     fn step(&mut self, read: &mut Read) -> Result<Step, CoreError> {
@@ -201,30 +454,33 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                 job,
                 messages,
                 bytes,
+                answered,
+                ..
             } = read;
             match job {
                 Job::Fetch { offsets, done } => {
                     while let Some(at) = offsets.get(*done) {
                         match self.record(*at, 0)? {
-                            Some(found) => messages.extend(found),
-                            None => return Ok(Step::Waits),
+                            Ok(found) => messages.extend(found),
+                            Err(chunk) => return Ok(Step::Chunk(chunk)),
                         }
                         *done += 1;
                     }
                     return Ok(Step::Done(LogOffset::ZERO));
                 }
                 Job::Index(index) => match self.look_up(index)? {
-                    Some(records) => *job = records,
-                    None => return Ok(Step::Waits),
+                    Ok(records) => {
+                        self.reads.look_ups -= 1;
+                        self.reads.found += records.wanted.len();
+                        *job = Job::Records(records);
+                    }
+                    Err(page) => return Ok(Step::Page(page)),
                 },
                 Job::Records(job) => {
-                    return self.read_records(job, messages, bytes);
+                    return self.read_records(job, *answered, messages, bytes);
                 }
                 Job::Search(job) => match job.step(&self.log, messages) {
-                    Ok(Searched::Missing(chunk)) => {
-                        self.read_chunk(chunk);
-                        return Ok(Step::Waits);
-                    }
+                    Ok(Searched::Missing(read)) => return Ok(Step::Chunk(read.chunk)),
                     Ok(Searched::Upto(next)) => return Ok(Step::Done(next)),
                     Err(error) => {
                         let shard = self.log.log_id().0;
@@ -241,31 +497,34 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
     fn read_records(
         &mut self,
         job: &mut RecordsJob,
+        answered: usize,
         messages: &mut Vec<Message>,
         bytes: &mut usize,
     ) -> Result<Step, CoreError> {
         while let Some((at, size)) = job.wanted.get(job.done).copied() {
             match self.record(LogOffset(at), size as usize)? {
-                Some(Some(found)) if found.qos > QoS::AtMostOnce => {
+                Ok(Some(found)) if found.qos > QoS::AtMostOnce => {
                     *bytes += found.body.len();
                     messages.push(found);
                 }
-                Some(_) => {}
-                None => return Ok(Step::Waits),
+                Ok(_) => {}
+                Err(chunk) => return Ok(Step::Chunk(chunk)),
             }
             job.done += 1;
-            if messages.len() < job.limits.messages && *bytes < job.limits.bytes {
+            self.reads.found -= 1;
+            if answered + messages.len() < job.limits.messages && *bytes < job.limits.bytes {
                 continue;
             }
             if job.done < job.wanted.len() {
+                self.reads.found -= job.wanted.len() - job.done;
                 return Ok(Step::Done(LogOffset(at + 1)));
             }
         }
         Ok(Step::Done(job.covered))
     }
 
-    /// Collects the entries of all queues; `None`: a page is missing.
-    fn look_up(&mut self, job: &mut IndexJob) -> Result<Option<Job>, CoreError> {
+    /// Collects the entries of all queues; `Err`: this page is missing.
+    fn look_up(&mut self, job: &mut IndexJob) -> Result<Result<RecordsJob, u64>, CoreError> {
         while let Some(queue) = job.queues.get(job.found.len()) {
             let (from, upto) = (
                 storage_log::LogOffset(job.from.0),
@@ -275,7 +534,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                 storage_queue::Lookup::Ready(found) => job.found.push(found),
                 storage_queue::Lookup::Missing(page) => {
                     self.read_page(&page);
-                    return Ok(None);
+                    return Ok(Err(page.token));
                 }
             }
         }
@@ -291,28 +550,29 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         wanted.sort_unstable();
         wanted.dedup_by_key(|(at, _)| *at);
         let covered = LogOffset(covered.min(job.upto.0).max(job.from.0));
-        Ok(Some(Job::Records(RecordsJob {
+        Ok(Ok(RecordsJob {
             wanted,
             done: 0,
             covered,
             limits: job.limits,
-        })))
+        }))
     }
 
-    /// One record; `None`: bytes are missing, `Some(None)`: it cannot be read.
-    fn record(&mut self, at: LogOffset, size: usize) -> Result<Option<Option<Message>>, CoreError> {
+    /// One record; `Err`: these bytes are missing, `Ok(None)`: it cannot be read.
+    fn record(
+        &mut self,
+        at: LogOffset,
+        size: usize,
+    ) -> Result<Result<Option<Message>, Chunk>, CoreError> {
         match self.log.read(storage_log::LogOffset(at.0), size) {
-            Ok(Lookup::Ready(record)) => Ok(Some(Some(message(record)))),
-            Ok(Lookup::Missing(chunk)) => {
-                self.read_chunk(chunk);
-                Ok(None)
-            }
-            Err(LogError::Retired { .. }) => Ok(Some(None)),
+            Ok(Lookup::Ready(record)) => Ok(Ok(Some(message(record)))),
+            Ok(Lookup::Missing(read)) => Ok(Err(read.chunk)),
+            Err(LogError::Retired { .. }) => Ok(Ok(None)),
             Err(error) => {
                 let shard = self.log.log_id().0;
                 tracing::error!(shard, %error, "a record cannot be read and is left out");
                 self.counters.unreadable += 1;
-                Ok(Some(None))
+                Ok(Ok(None))
             }
         }
     }
@@ -327,9 +587,10 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                 },
             messages,
             bytes,
+            ..
         } = read
         else {
-            return Ok(Step::Waits);
+            unreachable!("the caller has seen that it is a scan");
         };
         let upto = self.log.durable();
         loop {
@@ -347,10 +608,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                         return Ok(Step::Done(*at));
                     }
                 }
-                Scan::Missing(chunk) => {
-                    self.read_chunk(chunk);
-                    return Ok(Step::Waits);
-                }
+                Scan::Missing(read) => return Ok(Step::Chunk(read.chunk)),
                 Scan::End => return Ok(Step::Done(LogOffset(upto.0).max(*at))),
             }
         }
@@ -366,23 +624,24 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         token: u64,
         result: Result<Done, DiskError>,
     ) -> Result<(), CoreError> {
-        let is_page = self.pages.remove(&token);
-        let chunk = self.chunks.remove(&token);
-        let failed = &mut self.failed_reads;
+        let page = self.reads.pages.remove(&token);
+        let chunk = self.reads.sweep.ended(token);
+        let failed = &mut self.reads.failed;
         match (result, chunk) {
-            (Ok(Done::Read(bytes)), _) if is_page => {
+            (Ok(Done::Read(bytes)), _) if page.is_some() => {
                 failed.pages.remove(&token);
                 self.index.insert_page(token, bytes)?;
             }
             (Ok(Done::Read(bytes)), Some(chunk)) => {
-                failed.chunks.remove(&chunk);
+                failed.chunks.remove(&chunk.start());
                 self.log.insert_chunk(chunk, bytes);
+                self.wake(chunk.start(), chunk.end());
             }
             (Ok(_), _) => {}
             (Err(error), chunk) => {
                 let is_new = match chunk {
-                    Some(chunk) => note(&mut failed.chunks, chunk),
-                    None => is_page && note(&mut failed.pages, token),
+                    Some(chunk) => note(&mut failed.chunks, chunk.start()),
+                    None => page.is_some() && note(&mut failed.pages, token),
                 };
                 if !is_new {
                     return Err(CoreError::Read(error));
@@ -390,25 +649,34 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                 let shard = self.log.log_id().0;
                 tracing::warn!(shard, %error, "a read has failed and is done once more");
                 self.counters.reads_again += 1;
+                if let Some(chunk) = chunk {
+                    self.wake(chunk.start(), chunk.end());
+                }
             }
         }
+        self.reads.ready.extend(page.into_iter().flatten());
         Ok(())
     }
 
     fn read_page(&mut self, page: &PageRead<D::File>) {
-        if self.pages.insert(page.token) {
+        if !self.reads.pages.contains_key(&page.token) {
             self.counters.chunk_reads += 1;
             self.queue.submit(page.token, page.op());
         }
     }
 
+    /// Reads bytes of the log for who looks again when they are there.
     pub(super) fn read_chunk(&mut self, read: ChunkRead<D::File>) {
-        if self.chunks.values().any(|chunk| *chunk == read.chunk) {
-            return;
+        if !self.reads.sweep.brings(read.chunk) {
+            self.submit_chunk(read);
         }
+    }
+
+    fn submit_chunk(&mut self, read: ChunkRead<D::File>) {
         self.next_token += 1;
         self.counters.chunk_reads += 1;
-        self.chunks.insert(self.next_token, read.chunk);
+        self.counters.chunk_bytes += read.chunk.len();
+        self.reads.sweep.begin(self.next_token, read.chunk);
         let ChunkRead {
             file, offset, len, ..
         } = read;

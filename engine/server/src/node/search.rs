@@ -85,14 +85,6 @@ impl SearchJob {
         })
     }
 
-    /// Where it begins.
-    pub(super) fn at(&self) -> LogOffset {
-        match self {
-            Self::Sift { at, .. } => *at,
-            Self::Seek(seek) => LogOffset(seek.starts.first().map_or(0, |start| start.0)),
-        }
-    }
-
     /// Where the next record begins is not known: it goes on with the next segment.
     pub(super) fn skip<D: Disk>(&mut self, log: &Log<D>) {
         let starts = log.scan_starts();

@@ -1,6 +1,6 @@
 //! The shard's store: log, index and state behind the machine's port.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use engine_mqtt::QoS;
 use engine_shard::{
@@ -8,7 +8,7 @@ use engine_shard::{
     ReadAnswer, ReadRequest, ReadToken, Store, Table, Walk,
 };
 use storage_io::{Completion, Disk, DiskQueue};
-use storage_log::{Chunk, Log, Record, RecordKind};
+use storage_log::{Log, Record, RecordKind};
 use storage_queue::{Entry, Index};
 use storage_state::{Row, StateStore};
 
@@ -16,7 +16,7 @@ use super::error::CoreError;
 use super::names::Names;
 use super::now::Now;
 use super::pace::Pace;
-use super::reads::{FailedReads, Read};
+use super::reads::{ReadOptions, Reads};
 use super::reserve::Reserve;
 use super::retain::{Retention, RetentionCounters, RetentionOptions};
 
@@ -48,6 +48,8 @@ pub struct StoreCounters {
     pub unreadable: u64,
     /// Reads of the disk for reads of the log.
     pub chunk_reads: u64,
+    /// Bytes of the log read back from the disk.
+    pub chunk_bytes: u64,
     /// Reads of the disk that failed, and were begun once more.
     pub reads_again: u64,
     /// Reads under way.
@@ -64,6 +66,7 @@ pub(super) struct StoreParts<D: Disk> {
     pub(super) names: Names,
     pub(super) queues_max: usize,
     pub(super) commit_wait_us: u64,
+    pub(super) reads: ReadOptions,
     pub(super) reserve: Reserve<D>,
     pub(super) retention: RetentionOptions,
     pub(super) state_interval_ms: u64,
@@ -90,13 +93,8 @@ pub struct ShardStore<D: Disk, Q> {
     created: Vec<u8>,
     section: Vec<u8>,
     entries: Vec<Entry>,
-    pub(super) reads: BTreeMap<(LogOffset, ReadToken), Read>,
+    pub(super) reads: Reads,
     pub(super) answers: VecDeque<(ReadToken, ReadAnswer)>,
-    /// Reads of the disk under way, by token.
-    pub(super) chunks: BTreeMap<u64, Chunk>,
-    pub(super) pages: std::collections::BTreeSet<u64>,
-    /// Those of both that have failed once.
-    pub(super) failed_reads: FailedReads,
     pub(super) next_token: u64,
     pub(super) counters: StoreCounters,
     /// An error that a call without a result met.
@@ -179,6 +177,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             names,
             queues_max,
             commit_wait_us,
+            reads,
             reserve,
             retention,
             state_interval_ms,
@@ -200,11 +199,8 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             created: Vec::new(),
             section: Vec::new(),
             entries: Vec::new(),
-            reads: BTreeMap::new(),
+            reads: Reads::new(reads),
             answers: VecDeque::new(),
-            chunks: BTreeMap::new(),
-            pages: std::collections::BTreeSet::new(),
-            failed_reads: FailedReads::default(),
             next_token: TOKEN_OWNER,
             counters: StoreCounters::default(),
             failed: None,
@@ -353,6 +349,9 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             u64::MAX
         };
         let retention = self.retention.next_timeout(self.now_ms);
+        if self.reads.is_ready() {
+            return self.now_ms;
+        }
         log.min(state).min(index).min(retention)
     }
 
@@ -604,5 +603,9 @@ impl<D: Disk, Q: DiskQueue<D::File>> Store for ShardStore<D, Q> {
 
     fn read(&mut self, token: ReadToken, request: ReadRequest) {
         self.begin_read(token, request);
+    }
+
+    fn cancel(&mut self, token: ReadToken) {
+        self.end_read(token);
     }
 }

@@ -134,6 +134,7 @@ impl MemoryStore {
                         messages,
                         next: record.end,
                         start: LogOffset::ZERO,
+                        more: false,
                     };
                 }
             }
@@ -142,11 +143,27 @@ impl MemoryStore {
             messages,
             next: upto,
             start: LogOffset::ZERO,
+            more: false,
         }
     }
 }
 
 impl MemoryStore {
+    /// Answers with all but the last two messages in parts of two; the rest remains.
+    fn answer_in_parts(&mut self, token: ReadToken, mut answer: ReadAnswer) -> ReadAnswer {
+        while answer.messages.len() > 2 {
+            let rest = answer.messages.split_off(2);
+            let part = ReadAnswer {
+                next: rest[0].address.offset,
+                messages: std::mem::replace(&mut answer.messages, rest),
+                start: answer.start,
+                more: true,
+            };
+            self.answers.push_back((token, part));
+        }
+        answer
+    }
+
     fn sift(
         &self,
         filters: &[Arc<str>],
@@ -166,11 +183,11 @@ impl MemoryStore {
         for (seen, (record, message)) in all.enumerate() {
             messages.extend(matches(message).then(|| message.clone()));
             if messages.len() == limit || seen == 6 {
-                let (next, start) = (record.end, LogOffset::ZERO);
                 return ReadAnswer {
                     messages,
-                    next,
-                    start,
+                    next: record.end,
+                    start: LogOffset::ZERO,
+                    more: false,
                 };
             }
         }
@@ -178,6 +195,7 @@ impl MemoryStore {
             messages,
             next: upto,
             start: LogOffset::ZERO,
+            more: false,
         }
     }
 }
@@ -354,6 +372,7 @@ impl Store for MemoryStore {
                     messages,
                     next: LogOffset::ZERO,
                     start: LogOffset::ZERO,
+                    more: false,
                 }
             }
             ReadRequest::Pull {
@@ -362,7 +381,10 @@ impl Store for MemoryStore {
                 upto,
                 limit,
                 ..
-            } => self.pull(&queues, from, upto, limit),
+            } => {
+                let answer = self.pull(&queues, from, upto, limit);
+                self.answer_in_parts(token, answer)
+            }
             ReadRequest::Sift {
                 filters,
                 from,
@@ -377,6 +399,7 @@ impl Store for MemoryStore {
                     messages: Vec::new(),
                     next: found.map_or(self.durable, |(record, _)| record.offset),
                     start: LogOffset::ZERO,
+                    more: false,
                 }
             }
             ReadRequest::Scan { from, .. } => {
@@ -388,9 +411,14 @@ impl Store for MemoryStore {
                     messages,
                     next: self.durable,
                     start: LogOffset::ZERO,
+                    more: false,
                 }
             }
         };
         self.answers.push_back((token, answer));
+    }
+
+    fn cancel(&mut self, token: ReadToken) {
+        self.answers.retain(|(of, _)| *of != token);
     }
 }
