@@ -1,6 +1,6 @@
-//! Which bytes of the log are read next, for all reads that wait: in ascending order from where the
-//! last one ended, round and round. Neighbours come with one read of the disk, and whoever waits for
-//! bytes that it brings goes on: however many wait, a round costs one pass over the log.
+//! Which bytes of the log are read next, for all reads that wait: in ascending order from where
+//! the last one ended, round and round. Neighbours come with one read of the disk, and whoever
+//! waits for bytes that it brings goes on: however many wait, a round costs one pass over the log.
 
 use std::collections::BTreeMap;
 
