@@ -23,6 +23,7 @@ use bytes::Bytes;
 use engine_mqtt::QoS;
 
 use crate::address::Address;
+use crate::wire::ValueError;
 
 const VERSION: u8 = 1;
 const HEADER_LEN: usize = 20;
@@ -102,6 +103,21 @@ impl fmt::Display for BodyError {
 }
 
 impl std::error::Error for BodyError {}
+
+impl From<BodyError> for ValueError {
+    fn from(error: BodyError) -> Self {
+        let what = "message body";
+        match error {
+            BodyError::Short { got, .. } => Self::Short { what, got },
+            BodyError::Version { got } => Self::Version {
+                what,
+                got,
+                newest: VERSION,
+            },
+            BodyError::Topic => Self::Text { what },
+        }
+    }
+}
 
 impl<'a> Body<'a> {
     /// Appends the encoded body to `out`.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::address::{Address, LogOffset};
-use crate::subscription::version;
 use crate::window::Delivery;
 use crate::wire::{Fields, ValueError, put_offsets};
 
@@ -66,7 +65,7 @@ impl Progress {
     /// [`ValueError`] when the value is not one.
     pub fn decode(value: &[u8]) -> Result<Self, ValueError> {
         let mut fields = Fields::new("progress", value);
-        version(&mut fields, "progress version")?;
+        fields.version(1)?;
         let place = match fields.u8()? {
             0 => Place::Shared {
                 boot: fields.u32()?,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::address::{Address, LogOffset};
 use crate::progress::{Behind, Place, Progress};
 use crate::rare_set::RareSet;
-use crate::subscription::{Subscriptions, version};
+use crate::subscription::Subscriptions;
 use crate::window::{Delivery, Phase, Window};
 use crate::wire::{Fields, ValueError, put_bytes};
 
@@ -46,7 +46,7 @@ impl SessionRecord {
     /// [`ValueError`] when the value is not one.
     pub fn decode(value: &[u8]) -> Result<Self, ValueError> {
         let mut fields = Fields::new("session", value);
-        version(&mut fields, "session version")?;
+        fields.version(1)?;
         let record = Self {
             id: fields.u64()?,
             expiry_s: fields.u32()?,

@@ -78,13 +78,7 @@ impl Subscription {
     /// [`ValueError`] when the value is not one.
     pub fn decode(filter: &str, value: &[u8]) -> Result<Self, ValueError> {
         let mut fields = Fields::new("subscription", value);
-        let version = fields.u8()?;
-        if !matches!(version, 1..=4) {
-            return Err(ValueError::Unknown {
-                what: "subscription version",
-                got: u64::from(version),
-            });
-        }
+        let version = fields.version(4)?;
         let qos = qos(fields.u8()?)?;
         let flags = fields.u8()?;
         let id = fields.u32()?;
@@ -113,16 +107,6 @@ impl Subscription {
         let replay = self.replay.as_ref().filter(|_| is_wildcard(&self.filter));
         let queued = replay.and_then(|replay| replay.queued.get(log));
         queued.copied().unwrap_or(LogOffset::ZERO)
-    }
-}
-
-pub(crate) fn version(fields: &mut Fields<'_>, what: &'static str) -> Result<(), ValueError> {
-    match fields.u8()? {
-        1 => Ok(()),
-        got => Err(ValueError::Unknown {
-            what,
-            got: u64::from(got),
-        }),
     }
 }
 

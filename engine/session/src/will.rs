@@ -2,7 +2,7 @@
 
 use engine_mqtt::QoS;
 
-use crate::subscription::{qos, version};
+use crate::subscription::qos;
 use crate::wire::{Fields, ValueError, put_bytes};
 
 /// A will, as it is kept in the state store under the client id.
@@ -48,7 +48,7 @@ impl Will {
     /// [`ValueError`] when the value is not one.
     pub fn decode(value: &[u8]) -> Result<Self, ValueError> {
         let mut fields = Fields::new("will", value);
-        version(&mut fields, "will version")?;
+        fields.version(1)?;
         let will = Self {
             session: fields.u64()?,
             delay_s: fields.u32()?,

@@ -94,13 +94,7 @@ impl Delivery {
     /// # Errors
     /// [`ValueError`] when the fields are not one.
     pub fn decode(fields: &mut Fields<'_>) -> Result<Self, ValueError> {
-        let version = fields.u8()?;
-        if !matches!(version, 1 | 2) {
-            return Err(ValueError::Unknown {
-                what: "delivery version",
-                got: u64::from(version),
-            });
-        }
+        let version = fields.version(2)?;
         let packet_id = fields.u16()?;
         let sequence = fields.u64()?;
         let address = fields.address()?;

@@ -22,6 +22,15 @@ pub enum ValueError {
         /// Bytes too many.
         extra: usize,
     },
+    /// A version that this build does not know.
+    Version {
+        /// Which value.
+        what: &'static str,
+        /// The version found.
+        got: u8,
+        /// The highest one that this build reads; it reads all from 1 on.
+        newest: u8,
+    },
     /// A field has a value that this build does not know.
     Unknown {
         /// Which field.
@@ -41,6 +50,10 @@ impl fmt::Display for ValueError {
         match self {
             Self::Short { what, got } => write!(f, "{what} is cut short at {got} bytes"),
             Self::Trailing { what, extra } => write!(f, "{what} has {extra} bytes too many"),
+            Self::Version { what, got, newest } => write!(
+                f,
+                "{what} has version {got}, this build reads versions up to {newest}"
+            ),
             Self::Unknown { what, got } => write!(f, "{what} has the unknown value {got}"),
             Self::Text { what } => write!(f, "{what} is not UTF-8"),
         }
@@ -78,6 +91,19 @@ impl<'a> Fields<'a> {
             })?;
         self.rest = rest;
         Ok(*head)
+    }
+
+    /// The value's version, 1 to `newest`.
+    ///
+    /// # Errors
+    /// [`ValueError::Short`], [`ValueError::Version`].
+    pub fn version(&mut self, newest: u8) -> Result<u8, ValueError> {
+        let what = self.what;
+        let got = self.u8()?;
+        if (1..=newest).contains(&got) {
+            return Ok(got);
+        }
+        Err(ValueError::Version { what, got, newest })
     }
 
     /// # Errors

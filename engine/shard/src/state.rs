@@ -255,13 +255,7 @@ pub(crate) fn read_positions(
         got: key.len(),
     })?;
     let mut fields = Fields::new(what, value);
-    let version = fields.u8()?;
-    if version != 1 {
-        return Err(ValueError::Unknown {
-            what: "positions version",
-            got: u64::from(version),
-        });
-    }
+    fields.version(1)?;
     let offsets = fields.offsets()?;
     fields.end()?;
     Ok((u32::from_be_bytes(*boot), offsets))
@@ -272,11 +266,9 @@ pub(crate) fn read_positions(
 /// time of its publication.
 ///
 /// # Errors
-/// [`ValueError::Text`] when the message's body cannot be read.
+/// [`ValueError`] when the message's body cannot be read.
 pub fn retained_change(message: &Message, now_ms: u64) -> Result<Change, ValueError> {
-    let body = message.parts().map_err(|_| ValueError::Text {
-        what: "retained message",
-    })?;
+    let body = message.parts()?;
     let row = RetainedRow {
         address: message.address,
         stamp: message.stamp,
@@ -330,13 +322,7 @@ impl<'a> RetainedRow<'a> {
         };
         let (header, bytes) = value.split_at_checked(Self::HEADER_LEN).ok_or(short)?;
         let mut fields = Fields::new(what, header);
-        let version = fields.u8()?;
-        if version != 1 {
-            return Err(ValueError::Unknown {
-                what: "retained version",
-                got: u64::from(version),
-            });
-        }
+        fields.version(1)?;
         let address = fields.address()?;
         let stamp = fields.u64()?;
         let publisher = fields.u64()?;
@@ -350,7 +336,7 @@ impl<'a> RetainedRow<'a> {
             stamp,
             publisher,
             qos: QoS::from_bits(qos).ok_or(unknown)?,
-            body: Body::decode(bytes).map_err(|_| ValueError::Text { what })?,
+            body: Body::decode(bytes)?,
             bytes,
         })
     }
@@ -456,21 +442,18 @@ impl<'a> DelayedRow<'a> {
         };
         let (header, body) = row.split_at_checked(Self::HEADER_LEN).ok_or(short)?;
         let mut fields = Fields::new(what, header);
-        let unknown = |what, got: u8| ValueError::Unknown {
-            what,
-            got: u64::from(got),
-        };
-        let version = fields.u8()?;
-        if version != 1 {
-            return Err(unknown("delayed publication's version", version));
-        }
+        fields.version(1)?;
         let qos = fields.u8()?;
-        let qos = QoS::from_bits(qos).ok_or_else(|| unknown("delayed publication's QoS", qos))?;
+        let unknown = ValueError::Unknown {
+            what: "delayed publication's QoS",
+            got: u64::from(qos),
+        };
+        let qos = QoS::from_bits(qos).ok_or(unknown)?;
         Ok(Self {
             qos,
             retain: fields.u8()? != 0,
             publisher: fields.u64()?,
-            body: Body::decode(body).map_err(|_| ValueError::Text { what })?,
+            body: Body::decode(body)?,
         })
     }
 }

@@ -214,4 +214,23 @@ mod tests {
         let damaged = read_root(&disk, LogId(3)).unwrap_err().to_string();
         assert!(damaged.contains("CRC of a root"), "{damaged}");
     }
+
+    #[test]
+    fn another_version_is_refused() {
+        let disk = storage_io::sim::SimDisk::new(1);
+        let file = open_root(&disk).unwrap();
+        for sequence in [1, 2] {
+            let (offset, bytes) = state(sequence, 7).encode();
+            file.write_at(offset, &bytes).unwrap();
+        }
+        // The other block is of no use: it may be older.
+        disk.rot(ROOT_NAME, &mut |bytes| {
+            bytes[8] = 2;
+            let sum = checksum(0, &bytes[..CHECKED_BYTES]);
+            bytes[CHECKED_BYTES..CHECKED_BYTES + 4].copy_from_slice(&sum.to_le_bytes());
+        });
+        let error = read_root(&disk, LogId(3)).unwrap_err().to_string();
+        let expected = "start has format version 2; this program reads version 1";
+        assert_eq!(error, expected);
+    }
 }

@@ -221,6 +221,13 @@ mod tests {
             5, 2, 0, 3, 0, 0, 0, b'k', b'1', b'v', b'a', b'l', 255, 0, 0, 255, 255, 255, 255,
         ];
         assert_eq!(out, golden);
+        let read: Vec<_> = decode(&golden).map(Result::unwrap).collect();
+        let change = |table, key, value| Change { table, key, value };
+        let written = [
+            change(5, b"k1".as_slice(), Some(b"val".as_slice())),
+            change(255, b"", None),
+        ];
+        assert_eq!(read, written);
     }
 
     #[test]

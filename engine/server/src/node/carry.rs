@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::hash::BuildHasher;
 
 use engine_shard::{
-    LogOffset, RetainedItem, ShardId, Table, home_shard, read_retained, retained_change,
+    LogOffset, QueueId, RetainedItem, ShardId, Table, home_shard, read_retained, retained_change,
 };
 use foldhash::fast::FixedState;
 use storage_io::{Disk, DiskQueue};
@@ -16,6 +16,7 @@ use storage_log::{Record, RecordKind, Scan};
 use storage_state::section;
 
 use super::error::CoreError;
+use super::names::name_row;
 use super::retain::SECTION_BYTES;
 use super::store::{ShardStore, message};
 
@@ -254,9 +255,9 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             return;
         }
         let queue = storage_log::QueueId(id);
-        let mut value = id.to_le_bytes().to_vec();
+        let next = (!key.is_empty()).then(|| self.index.next_offset(queue));
+        let value = name_row(QueueId(id), next);
         if !key.is_empty() {
-            value.extend_from_slice(&self.index.next_offset(queue).to_le_bytes());
             let dead = &mut self.retention.dead_names;
             let is_used = self.index.may_hold(queue, storage_log::LogOffset(upto.0));
             if !is_used && dead.len() < DEAD_NAMES_MAX {

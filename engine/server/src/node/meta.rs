@@ -328,4 +328,96 @@ mod tests {
             assert_eq!(again.boot, boot + if writes == 0 { 1 } else { 2 });
         }
     }
+
+    /// Hexadecimal digits, a line for 32 bytes; what is behind the last line is zero.
+    fn hex(bytes: &[u8]) -> String {
+        let used = bytes.len() - bytes.iter().rev().take_while(|byte| **byte == 0).count();
+        let line = |row: &[u8]| {
+            let digits: String = row.iter().map(|byte| format!("{byte:02x}")).collect();
+            digits + "\n"
+        };
+        bytes[..used].chunks(32).map(line).collect()
+    }
+
+    fn block(hex: &str) -> Vec<u8> {
+        let lines = hex.lines().flat_map(|line| line.as_bytes().chunks(2));
+        let byte = |two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap();
+        let mut block: Vec<u8> = lines.map(byte).collect();
+        block.resize(ALIGN, 0);
+        block
+    }
+
+    /// A disk whose file has these two copies.
+    fn holding(copies: [&[u8]; 2]) -> SimDisk {
+        let disk = SimDisk::new(5);
+        drop(Meta::open(&disk, 1, 7).unwrap());
+        disk.rot(FILE, &mut |bytes| {
+            bytes[..ALIGN].copy_from_slice(copies[0]);
+            bytes[ALIGN..2 * ALIGN].copy_from_slice(copies[1]);
+        });
+        disk
+    }
+
+    fn sample() -> Meta {
+        let ends = |first| vec![LogOffset(first), LogOffset(0x0708_090a_0b0c_0d0e)];
+        Meta {
+            shards: 3,
+            homes: 2,
+            moving: 3,
+            boot: 0x1112_1314,
+            seed: 0x2122_2324_2526_2728,
+            fences: vec![ends(0x0102), ends(0x0304)],
+            sequence: 0x3132_3334_3536_3738,
+        }
+    }
+
+    const GOLDEN_V1: &str = include_str!("golden_meta_v1.hex");
+    const GOLDEN_V2: &str = include_str!("golden_meta_v2.hex");
+
+    #[test]
+    fn golden_files() {
+        assert_eq!(hex(&sample().encode()), GOLDEN_V2);
+        let disk = holding([&block(GOLDEN_V2), &[0; ALIGN]]);
+        let read = Meta::read(&disk.open(FILE).unwrap()).unwrap().unwrap();
+        // A log that came later ended at 0.
+        let mut expected = sample();
+        let fences = expected.fences.iter_mut();
+        fences.for_each(|fence| fence.push(LogOffset::ZERO));
+        assert_eq!(read, expected);
+
+        // Version 1 has no fences, and every shard is a home; the next write is version 2.
+        let disk = holding([&[0; ALIGN], &block(GOLDEN_V1)]);
+        let read = Meta::read(&disk.open(FILE).unwrap()).unwrap().unwrap();
+        let old = Meta {
+            homes: 3,
+            moving: 0,
+            fences: Vec::new(),
+            ..sample()
+        };
+        assert_eq!(read, old);
+        let opened = Meta::open(&disk, 3, 7).unwrap();
+        assert_eq!((opened.boot, opened.seed), (old.boot + 1, old.seed));
+        assert_eq!(disk.contents(FILE).unwrap()[8], 2);
+    }
+
+    #[test]
+    fn another_version_is_refused() {
+        for version in [0, 3] {
+            let mut other = block(GOLDEN_V2);
+            other[8] = version;
+            let crc = crc32fast::hash(&other[..CHECKED_LEN]);
+            other[CHECKED_LEN..CHECKED_LEN + 4].copy_from_slice(&crc.to_le_bytes());
+            // The copy beside it is of no use: it may be older.
+            for copies in [[other.clone(), block(GOLDEN_V2)], [block(GOLDEN_V2), other]] {
+                let disk = holding([&copies[0], &copies[1]]);
+                let error = Meta::open(&disk, 3, 7).unwrap_err().to_string();
+                let expected = format!(
+                    "node.meta: the data directory has format version {version}, this build reads \
+                     2; use a build that knows it"
+                );
+                assert_eq!(error, expected);
+                assert_eq!(disk.contents(FILE).unwrap(), copies.concat(), "as it was");
+            }
+        }
+    }
 }

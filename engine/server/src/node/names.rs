@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use engine_shard::QueueId;
+use engine_shard::{QueueId, QueueName};
 use foldhash::fast::FixedState;
 
 type Map = HashMap<Vec<u8>, QueueId, FixedState>;
@@ -99,6 +99,34 @@ impl Names {
     }
 }
 
+/// The name of a queue as it is stored: one letter and the topic, level or filter.
+pub(super) fn stored_name(name: &QueueName) -> Vec<u8> {
+    let (letter, text) = match name {
+        QueueName::Topic(topic) => (b't', topic),
+        QueueName::Service(level) => (b's', level),
+        QueueName::Filter(filter) => (b'f', filter),
+    };
+    let mut stored = Vec::with_capacity(1 + text.len());
+    stored.push(letter);
+    stored.extend_from_slice(text.as_bytes());
+    stored
+}
+
+/// The row of a queue: its id and, when records of it may be gone, the offset that its next entry
+/// gets at least; 8 bytes each.
+pub(super) fn name_row(id: QueueId, next: Option<u64>) -> Vec<u8> {
+    let mut row = id.0.to_le_bytes().to_vec();
+    row.extend(next.into_iter().flat_map(u64::to_le_bytes));
+    row
+}
+
+/// The id of a queue, and the offset that its next entry gets at least.
+pub(super) fn read_name(value: &[u8]) -> (u64, u64) {
+    let number = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let next = value.get(8..).and_then(<[u8]>::first_chunk);
+    (number(value.first_chunk()), number(next))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,5 +164,30 @@ mod tests {
         names.remove(&name(3));
         assert_eq!((names.count(), names.last()), (10, 19));
         assert_eq!(names.get(&name(3)), None);
+    }
+
+    #[test]
+    fn golden_rows() {
+        let names = [
+            QueueName::Topic("a/b".into()),
+            QueueName::Service("a".into()),
+            QueueName::Filter("a/#".into()),
+        ];
+        assert_eq!(
+            names.map(|name| stored_name(&name)),
+            [&b"ta/b"[..], b"sa", b"fa/#"]
+        );
+        let rows = [
+            (0x0102, None, b"\x02\x01\0\0\0\0\0\0".as_slice()),
+            (
+                0x0102,
+                Some(0x0304),
+                b"\x02\x01\0\0\0\0\0\0\x04\x03\0\0\0\0\0\0",
+            ),
+        ];
+        for (id, next, golden) in rows {
+            assert_eq!(name_row(QueueId(id), next), golden);
+            assert_eq!(read_name(golden), (id, next.unwrap_or_default()));
+        }
     }
 }

@@ -15,7 +15,7 @@ use storage_state::{Spawn, StateError, StateStore, Writing, section};
 
 use super::error::{CoreError, OpenError};
 use super::meta::Meta;
-use super::names::Names;
+use super::names::{Names, read_name};
 use super::now::Now;
 use super::reads::ReadOptions;
 use super::rehome::Rehoming;
@@ -560,11 +560,4 @@ fn restore_machine(
         Some(error) => Err(fail(error)),
         None => restored.map_err(|error| OpenError::Restore { shard, error }),
     }
-}
-
-/// The id of a queue, and the offset that its next entry gets at least.
-fn read_name(value: &[u8]) -> (u64, u64) {
-    let number = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    let next = value.get(8..).and_then(<[u8]>::first_chunk);
-    (number(value.first_chunk()), number(next))
 }

@@ -17,6 +17,7 @@ use storage_state::section;
 
 use super::carry::{Carry, encode};
 use super::error::CoreError;
+use super::names::name_row;
 use super::now::Now;
 use super::store::ShardStore;
 use super::turn::ShardCore;
@@ -421,7 +422,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                 continue;
             }
             if changes.is_empty() {
-                let last = self.names.last().to_le_bytes();
+                let last = name_row(QueueId(self.names.last()), None);
                 let counter = section::Change {
                     table: Table::Queue as u8,
                     key: &[],

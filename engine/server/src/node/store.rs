@@ -13,7 +13,7 @@ use storage_queue::{Entry, Index};
 use storage_state::{Row, StateStore};
 
 use super::error::CoreError;
-use super::names::Names;
+use super::names::{Names, name_row, stored_name};
 use super::now::Now;
 use super::pace::Pace;
 use super::reads::{ReadOptions, Reads};
@@ -137,19 +137,6 @@ pub(super) fn count_files<D: Disk>(log: &Log<D>, index: &Index<D>) -> usize {
     const OTHERS: usize = 4;
     let runs = usize::try_from(index.counters().runs).unwrap_or(usize::MAX);
     log.open_segments() + runs + OTHERS
-}
-
-/// The name of a queue as it is stored: one letter and the topic, level or filter.
-fn stored_name(name: &QueueName) -> Vec<u8> {
-    let (letter, text) = match name {
-        QueueName::Topic(topic) => (b't', topic),
-        QueueName::Service(level) => (b's', level),
-        QueueName::Filter(filter) => (b'f', filter),
-    };
-    let mut stored = Vec::with_capacity(1 + text.len());
-    stored.push(letter);
-    stored.extend_from_slice(text.as_bytes());
-    stored
 }
 
 /// Appends changes to a section.
@@ -519,7 +506,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> Store for ShardStore<D, Q> {
         let change = Change {
             table: Table::Queue,
             key: stored,
-            value: Some(id.0.to_le_bytes().to_vec()),
+            value: Some(name_row(id, None)),
         };
         encode_changes(&[change], &mut self.created);
         Some(id)

@@ -15,6 +15,7 @@ mod delayed;
 mod delivery;
 mod events;
 mod exclusive;
+mod golden;
 mod liveness;
 mod names;
 mod net;

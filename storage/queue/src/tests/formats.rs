@@ -1,14 +1,14 @@
 //! The formats, byte for byte, and pages of any shape.
 
 use proptest::prelude::*;
-use storage_io::Disk;
 use storage_io::sim::SimDisk;
+use storage_io::{Disk, DiskFile};
 
 use super::model::options;
 use crate::limits::{BLOCK_ENTRIES_MAX, PAGE_BYTES};
 use crate::page::{Blocks, Item, Start, verify};
 use crate::page_builder::PageBuilder;
-use crate::{Entry, Index, LogId, LogOffset, QueueId};
+use crate::{Entry, Index, LogId, LogOffset, Lookup, QueueId};
 
 /// Hexadecimal digits, with `(n)` for n zero bytes in a row, n > 3.
 fn hex(bytes: &[u8]) -> String {
@@ -76,6 +76,33 @@ fn golden_files() {
     assert_eq!(opened.damage, []);
     assert_eq!(opened.index.indexed_upto(), LogOffset(0x1191));
     assert_eq!(opened.index.start(), LogOffset(0));
+    let mut index = opened.index;
+    for queue in [5, 9, 6] {
+        let wanted = batch.into_iter().filter(|one| one.queue == QueueId(queue));
+        assert_eq!(
+            read_all(&mut index, QueueId(queue)),
+            wanted.collect::<Vec<_>>()
+        );
+    }
+}
+
+/// All entries of a queue, from the run files.
+fn read_all(index: &mut Index<SimDisk>, queue: QueueId) -> Vec<Entry> {
+    let upto = index.indexed_upto();
+    let (mut next, mut all) = (LogOffset(0), Vec::new());
+    while next < upto {
+        match index.read(queue, next, upto, 100).unwrap() {
+            Lookup::Ready(found) => {
+                next = found.next;
+                all.extend(found.entries);
+            }
+            Lookup::Missing(read) => {
+                let page = read.file.read_at(read.offset, read.len).unwrap();
+                index.insert_page(read.token, page).unwrap();
+            }
+        }
+    }
+    all
 }
 
 const GOLDEN_RUN: [&str; 4] = [
