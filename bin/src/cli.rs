@@ -44,8 +44,12 @@ pub(crate) enum Command {
         /// Drop the queue index of every shard and make it again from the logs
         #[arg(long, required = true)]
         rebuild_index: bool,
-        /// The data directory
-        directory: PathBuf,
+        /// The node's configuration file: what it says of logs and limits counts here, too
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// The data directory [default: the one that the configuration file names]
+        #[arg(required_unless_present = "config")]
+        directory: Option<PathBuf>,
     },
 }
 
@@ -229,6 +233,26 @@ mod tests {
         assert_eq!(settings.durability, Some(Durability::Interval(5)));
         assert_eq!(settings.allow_anonymous, Some(true));
         assert_eq!(settings.data, None);
+    }
+
+    #[test]
+    fn a_repair_finds_its_directory() {
+        let given = |arguments: &[&str]| {
+            let all = ["corelane", "repair", "--rebuild-index"].into_iter();
+            let cli = Cli::try_parse_from(all.chain(arguments.iter().copied())).ok()?;
+            let Some(Command::Repair {
+                config, directory, ..
+            }) = cli.command
+            else {
+                panic!("not repair")
+            };
+            Some((config, directory))
+        };
+        let (file, folder) = (|| Some("f".into()), || Some("d".into()));
+        assert_eq!(given(&["d"]), Some((None, folder())));
+        assert_eq!(given(&["--config", "f"]), Some((file(), None)));
+        assert_eq!(given(&["d", "--config", "f"]), Some((file(), folder())));
+        assert_eq!(given(&[]), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod cli;
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 
@@ -43,7 +43,9 @@ fn main() -> ExitCode {
             Err(problem) => fail(NOT_STARTED, &problem),
         },
         Some(Command::Inspect { what, directory }) => look_into(what, &directory),
-        Some(Command::Repair { directory, .. }) => repair(&directory),
+        Some(Command::Repair {
+            config, directory, ..
+        }) => repair(config.as_deref(), directory),
     }
 }
 
@@ -79,7 +81,13 @@ fn serve(options: Serve) -> ExitCode {
 }
 
 fn read_config(options: Serve) -> Result<Config, String> {
-    let file = match &options.config {
+    let file = options.config.clone();
+    finish(options.settings(), file.as_deref())
+}
+
+/// What was given, over what the configuration file says.
+fn finish(given: Settings, file: Option<&Path>) -> Result<Config, String> {
+    let base = match file {
         None => Settings::default(),
         Some(path) => {
             let text = std::fs::read_to_string(path)
@@ -88,9 +96,8 @@ fn read_config(options: Serve) -> Result<Config, String> {
                 .map_err(|problem| format!("{}: {problem}", path.display()))?
         }
     };
-    options
-        .settings()
-        .over(file)
+    given
+        .over(base)
         .finish()
         .map_err(|problem| problem.to_string())
 }
@@ -205,8 +212,16 @@ fn look_into(what: What, directory: &Path) -> ExitCode {
 }
 
 /// Rebuilding the index is all there is to repair.
-fn repair(directory: &Path) -> ExitCode {
-    match repair::rebuild_index(directory, &mut io::stdout().lock()) {
+fn repair(file: Option<&Path>, directory: Option<PathBuf>) -> ExitCode {
+    let given = Settings {
+        data: directory,
+        ..Settings::default()
+    };
+    let config = match finish(given, file) {
+        Ok(config) => config,
+        Err(problem) => return fail(USAGE, &problem),
+    };
+    match repair::rebuild_index(&config, &mut io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => fail(NOT_STARTED, &problem),
     }

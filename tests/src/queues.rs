@@ -166,3 +166,61 @@ fn a_rebuilt_index_says_the_same() {
     assert_eq!(refused.status.code(), Some(1));
     expect_all(&node);
 }
+
+/// The lengths of a log's segment files, in order.
+fn segments(data: &Path) -> Vec<u64> {
+    let found = fs::read_dir(data.join("shard-0")).expect("a folder");
+    let mut found: Vec<_> = found
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.display().to_string().contains("/segment-"))
+        .collect();
+    found.sort();
+    let len = |path| fs::metadata(path).expect("a file").len();
+    found.into_iter().map(len).collect()
+}
+
+#[test]
+fn a_repair_obeys_the_nodes_configuration() {
+    if Broker::chosen() != Broker::Corelane {
+        return;
+    }
+    let mut node = Node::stopped(1, &[]);
+    let data = node.data();
+    // The node itself gets another number of shards by its command line.
+    let settings = |bytes: u64| format!("data = {data:?}\nshards = 2\nsegment-bytes = {bytes}\n");
+    node.configure(&settings(8 << 20));
+    node.run();
+    let mut publisher = Dial::clean(Version::V5, "publisher").connect(&node);
+    publisher.publish("a/b", "x", QoS::AtLeastOnce);
+    node.kill9();
+    assert!(segments(&data).iter().all(|len| *len == 8 << 20));
+    let before = queues(&data);
+
+    let file = data.with_file_name("corelane.toml");
+    let arguments = ["repair", "--rebuild-index", "--config"];
+    let done = run(&arguments, &file);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    assert_eq!(queues(&data), before);
+    let lens = segments(&data);
+    assert!(
+        lens.len() > 1 && lens.iter().all(|len| *len == 8 << 20),
+        "{lens:?}"
+    );
+
+    // As with the node, a key that is not known ends it, and nothing has changed.
+    node.rewrite_configuration("segment-byte = 1\n");
+    let refused = run(&arguments, &file);
+    assert_eq!(refused.status.code(), Some(2));
+    let said = text(&refused.stderr);
+    assert!(
+        said.contains("corelane.toml") && said.contains("segment-byte"),
+        "{said}"
+    );
+    assert_eq!(segments(&data), lens);
+
+    // Other settings count for the segment that this start of the log begins.
+    node.rewrite_configuration(&settings(12 << 20));
+    assert!(run(&arguments, &file).status.success());
+    assert_eq!(segments(&data).last(), Some(&(12 << 20)));
+    assert!(!data.join("shard-1").exists(), "a repair moves nothing");
+}

@@ -238,7 +238,8 @@ fn open_machine(
     ))
 }
 
-fn options(config: &Config, shards: u8) -> NodeOptions {
+/// What a configuration means for the data directory and its shards.
+pub(crate) fn options(config: &Config, shards: u8) -> NodeOptions {
     let durability = match config.durability {
         Durability::Commit => storage_log::Durability::Commit,
         Durability::Interval(ms) => storage_log::Durability::Interval {
