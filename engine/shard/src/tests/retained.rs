@@ -174,6 +174,24 @@ fn what_has_expired_is_removed_and_counts_no_more() {
 }
 
 #[test]
+fn a_pass_notes_what_is_due_later() {
+    let mut net = Net::tuned(1, |_| {});
+    net.shards[0].set_oldest_stamps(&[0]);
+    net.connect("p", &CLEAN);
+    retain_for(&mut net, "p", "first", 10);
+    retain_for(&mut net, "p", "second", 1_000);
+    retain_for(&mut net, "p", "third", 1_900);
+    let counts = |net: &Net| {
+        let counters = net.shards[0].counters();
+        (counters.retained, counters.retained_expired)
+    };
+    for (pause_s, expected) in [(40, (2, 1)), (930, (2, 1)), (60, (1, 2)), (900, (0, 3))] {
+        net.pass(pause_s * 1_000);
+        assert_eq!(counts(&net), expected, "after another {pause_s} s");
+    }
+}
+
+#[test]
 fn a_delete_is_kept_until_no_log_has_an_older_publication() {
     let mut net = Net::tuned(1, |config| config.tombstone_margin_ms = 1_000);
     net.shards[0].set_oldest_stamps(&[0]);
