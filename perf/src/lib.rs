@@ -56,6 +56,10 @@ mod timeline;
 mod websocket;
 mod worker;
 
+#[cfg(test)]
+#[path = "../../tests/fuzz/mutate.rs"]
+mod mutate;
+
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;

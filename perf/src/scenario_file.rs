@@ -206,4 +206,19 @@ mod tests {
         let error = crate::parse(["corelane-bench", "run", "/none/such.toml"]).unwrap_err();
         assert!(error.to_string().contains("/none/such.toml"), "{error}");
     }
+
+    #[test]
+    fn mutated_files() {
+        let fleet = include_str!("../scenarios/fleet.toml");
+        let samples = [
+            "scenario = \"conn\"\nclients = 7\nhold = 0.5\nquiet = true\nhost = \"h\"\n",
+            "scenario = \"conn\"\nquiet = false\n",
+            fleet,
+        ];
+        let declaration = declaration();
+        crate::mutate::fuzz(&samples.map(|text| text.as_bytes().to_vec()), |bytes| {
+            let text = std::str::from_utf8(bytes).unwrap_or("=");
+            from_text(&declaration, text).is_ok()
+        });
+    }
 }

@@ -179,4 +179,18 @@ mod tests {
             assert!(matches!(rule(bad), Err(AclError::Toml(_))), "{bad}");
         }
     }
+
+    #[test]
+    fn mutated_files() {
+        let samples = [
+            "otherwise = 'deny'\n[[rule]]\npermission = 'allow'\nuser = 'a'\nclient = 'b'\n\
+             address = '2001:db8::/32'\naction = 'publish'\ntopics = ['x/%c/+', 'y/%u/#']\n",
+            "[[rule]]\npermission = 'deny'\naddress = '192.0.2.0/24'\n[[rule]]\n\
+             permission = 'allow'\naction = 'subscribe'\n",
+        ];
+        let samples = samples.map(|text| text.as_bytes().to_vec());
+        crate::mutate::fuzz(&samples, |bytes| {
+            std::str::from_utf8(bytes).is_ok_and(|text| parse(text).is_ok())
+        });
+    }
 }

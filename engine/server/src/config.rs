@@ -774,4 +774,24 @@ mod tests {
         };
         assert_eq!(empty.finish(), Err(ConfigError::NoListener));
     }
+
+    #[test]
+    fn mutated_files() {
+        let samples = [
+            "data = \"d\"\nlisten = [\"mqtt://127.0.0.1:1?proxy-protocol\", \"unix:///a\"]\n\
+             shards = 3\ndurability = \"interval:250\"\ncommit-wait-us = 200\n\
+             share-strategy = \"sticky\"\nretention-hours = 24\nsegment-bytes = 16777216\n",
+            "disk-clean-percent = 60\nnode-name = \"n\"\nsys-interval = 5\np2p = true\n\
+             [limits]\npacket-bytes = 65536\ntopic-levels = 9\n\
+             [redirect]\nservers = \"a b:1\"\nmode = \"moved\"\n",
+            "[[rewrite]]\nfrom = \"d/+/#\"\nto = \"fleet/%c/$1/$2\"\n\
+             [[rewrite]]\naction = \"subscribe\"\nfrom = \"mine/#\"\nto = \"fleet/%c/$1\"\n\
+             [[auto-subscribe]]\nfilter = \"to/%c/#\"\nqos = 1\nretain-handling = 1\n",
+        ];
+        crate::mutate::fuzz(&samples.map(|text| text.as_bytes().to_vec()), |bytes| {
+            let text = std::str::from_utf8(bytes).unwrap_or("=");
+            let settings = Settings::from_toml(text);
+            settings.is_ok_and(|settings| settings.finish().is_ok())
+        });
+    }
 }

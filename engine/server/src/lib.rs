@@ -57,6 +57,10 @@ mod url;
 mod users;
 mod watchdog;
 
+#[cfg(test)]
+#[path = "../../../tests/fuzz/mutate.rs"]
+mod mutate;
+
 pub use acl::AclError;
 pub use auto_subscribe::{AutoSubscriptionSettings, AutoSubscriptionsError};
 pub use config::{

@@ -20,6 +20,7 @@ use prometheus_client::registry::Registry;
 use tracing::warn;
 
 use crate::admin;
+use crate::orders::Orders;
 use crate::shared::Shared;
 
 /// How long a scraper may take to send its request or to take the answer.
@@ -91,14 +92,7 @@ fn answer(
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let request = read_request(&mut stream)?;
-    let (status, kind, body) = match request.strip_prefix(b"POST ") {
-        None => respond(&request, registry),
-        Some(rest) => {
-            let path = rest.split(|byte| *byte == b' ').next().unwrap_or_default();
-            let (status, text) = admin::post(path, rest, peer, shared.orders());
-            (status, PLAIN, text.to_owned())
-        }
-    };
+    let (status, kind, body) = reply(&request, peer, registry, shared.orders());
     let head = format!(
         "HTTP/1.0 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
          Connection: close\r\n\r\n",
@@ -108,7 +102,7 @@ fn answer(
     stream.write_all(body.as_bytes())
 }
 
-fn read_request(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+fn read_request(stream: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut request = Vec::new();
     let mut part = [0; 1024];
     while !request.windows(4).any(|end| end == b"\r\n\r\n") && request.len() < REQUEST_BYTES_MAX {
@@ -119,6 +113,21 @@ fn read_request(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
         request.extend_from_slice(part.get(..n).unwrap_or_default());
     }
     Ok(request)
+}
+
+/// Status, kind and body of the answer to a request.
+fn reply(
+    request: &[u8],
+    peer: IpAddr,
+    registry: &Registry,
+    orders: &Orders,
+) -> (&'static str, &'static str, String) {
+    let Some(rest) = request.strip_prefix(b"POST ") else {
+        return respond(request, registry);
+    };
+    let path = rest.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let (status, text) = admin::post(path, rest, peer, orders);
+    (status, PLAIN, text.to_owned())
 }
 
 fn respond(request: &[u8], registry: &Registry) -> (&'static str, &'static str, String) {
@@ -187,6 +196,7 @@ impl Collector for Published {
 mod tests {
     use super::*;
     use crate::machine::Meter;
+    use crate::mutate::fuzz;
 
     fn get(address: SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(address).unwrap();
@@ -229,5 +239,28 @@ mod tests {
     fn a_taken_address_is_an_error() {
         let page = MetricsPage::serve("127.0.0.1:0", Shared::new(1)).unwrap();
         assert!(MetricsPage::serve(&page.address().to_string(), Shared::new(1)).is_err());
+    }
+
+    /// Scrapes and orders.
+    #[test]
+    fn mutated_requests() {
+        let samples = [
+            "GET /metrics HTTP/1.1\r\nHost: here\r\nAccept: */*\r\n\r\n",
+            "GET / HTTP/1.0\r\n\r\n",
+            "POST /clients/a%2Fb%20c/kick HTTP/1.1\r\nHost: here\r\n\r\n",
+            "POST /clients/a/use-another/b%3A1%20c HTTP/1.1\r\nHost: here\r\n\r\n",
+            "POST /clients/a/moved/b HTTP/1.1\r\nHost: here\r\n\r\n",
+        ];
+        let (registry, orders) = (Registry::default(), Orders::default());
+        let peer = IpAddr::from([127, 0, 0, 1]);
+        fuzz(&samples.map(|text| text.as_bytes().to_vec()), |bytes| {
+            let mut wire = bytes;
+            let request = read_request(&mut wire).unwrap();
+            assert!(request.len() < REQUEST_BYTES_MAX + 1024);
+            let (status, _, body) = reply(&request, peer, &registry, &orders);
+            assert!(body.len() < 1024, "{body}");
+            // Without shards nobody obeys.
+            ["200", "503"].contains(&&status[..3])
+        });
     }
 }

@@ -282,4 +282,22 @@ mod tests {
         let long = "n".repeat(NAME_BYTES_MAX + 1);
         assert_eq!(name(&format!("n,,n={long},r=x")), None);
     }
+
+    #[test]
+    fn mutated_messages() {
+        let firsts = [FIRST, "y,,n=a=2Cb=3Dc,r=x,z=1", "n,,n=\u{e4}\u{2168},r=y"];
+        crate::mutate::fuzz(&firsts.map(|text| text.as_bytes().to_vec()), |bytes| {
+            ClientFirst::binds(bytes);
+            ClientFirst::parse(bytes).is_some()
+        });
+        let exchange = example();
+        crate::mutate::fuzz(&[FINAL.as_bytes().to_vec()], |bytes| {
+            let answer = exchange.finish(bytes);
+            assert!(
+                answer.is_none() || bytes == FINAL.as_bytes(),
+                "it is proved"
+            );
+            answer.is_some()
+        });
+    }
 }

@@ -374,4 +374,18 @@ mod tests {
             "a colon"
         );
     }
+
+    #[test]
+    fn mutated_files() {
+        let verifier = |salt| Verifier::new(b"secret", vec![salt; SALT_BYTES], ITERATIONS);
+        let (one, two) = (verifier(1), verifier(2));
+        let samples = [
+            format!("{HEADER}\n"),
+            format!("{HEADER}\nann:{one}\n"),
+            format!("{HEADER}\nann:{one}\nbob:{two}\n"),
+        ];
+        crate::mutate::fuzz(&samples.map(String::into_bytes), |bytes| {
+            std::str::from_utf8(bytes).is_ok_and(|text| Users::parse(text).is_ok())
+        });
+    }
 }

@@ -81,6 +81,9 @@ mod waits;
 mod wheel;
 
 #[cfg(test)]
+#[path = "../../../tests/fuzz/mutate.rs"]
+mod mutate;
+#[cfg(test)]
 mod tests;
 
 pub use authentication::{Admission, Proof, Reauthentication};

@@ -37,6 +37,9 @@ mod tail;
 mod walk;
 
 #[cfg(test)]
+#[path = "../../../tests/fuzz/mutate.rs"]
+mod mutate;
+#[cfg(test)]
 mod tests;
 
 pub use address::{LogId, LogOffset, QueueId};

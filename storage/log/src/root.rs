@@ -233,4 +233,18 @@ mod tests {
         let expected = "start has format version 2; this program reads version 1";
         assert_eq!(error, expected);
     }
+
+    #[test]
+    fn mutated_blocks() {
+        let block = |sequence, start| state(sequence, start).encode().1[..40].to_vec();
+        crate::mutate::fuzz(&[block(1, 4096), block(2, u64::MAX)], |bytes| {
+            std::hint::black_box(decode(bytes));
+            let mut sealed = bytes.to_vec();
+            if let Some((head, tail)) = sealed.split_at_mut_checked(CHECKED_BYTES) {
+                let sum = checksum(0, head).to_le_bytes();
+                tail.iter_mut().zip(sum).for_each(|(to, byte)| *to = byte);
+            }
+            matches!(decode(&sealed), Slot::Present(_))
+        });
+    }
 }

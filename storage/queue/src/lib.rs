@@ -50,6 +50,9 @@ mod run_file;
 mod walk;
 
 #[cfg(test)]
+#[path = "../../../tests/fuzz/mutate.rs"]
+mod mutate;
+#[cfg(test)]
 mod tests;
 
 pub use entry::{Entry, Found, Lookup, PageRead};

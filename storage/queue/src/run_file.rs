@@ -67,6 +67,9 @@ pub(crate) fn generation_of(name: &str) -> Option<u64> {
     u64::from_str_radix(rest.rsplit('-').next()?, 16).ok()
 }
 
+/// Entries of a page, at most, by the field that counts them.
+const PAGE_ENTRIES_MAX: u64 = 0xffff;
+
 /// What the footer says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Footer {
@@ -118,7 +121,10 @@ impl Footer {
                 entries,
                 queues,
             };
-            (fields.u64()? == footer.file_len()).then_some(footer)
+            let is_sound = fields.u64()? == footer.file_len()
+                && footer.entries <= u64::from(pages) * PAGE_ENTRIES_MAX
+                && footer.queues <= footer.entries;
+            is_sound.then_some(footer)
         };
         let footer = rest().ok_or_else(|| damaged("the footer contradicts itself"))?;
         Ok((footer, sum))

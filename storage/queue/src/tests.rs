@@ -3,6 +3,7 @@
 mod damage;
 mod formats;
 mod gates;
+mod hostile;
 mod inspect;
 mod join;
 mod log;

@@ -30,6 +30,9 @@ mod walk;
 mod writer;
 
 #[cfg(test)]
+#[path = "../../../tests/fuzz/mutate.rs"]
+mod mutate;
+#[cfg(test)]
 mod tests;
 
 pub use database::FILE_NAME;

@@ -300,4 +300,22 @@ mod tests {
             prop_assert!(decoded.iter().rev().skip(1).all(Result::is_ok));
         }
     }
+
+    #[test]
+    fn mutated_sections() {
+        let long = vec![7; 300];
+        let all = [
+            (1, b"a".to_vec(), Some(b"value".to_vec())),
+            (2, b"key".to_vec(), None),
+            (3, long.clone(), Some(long)),
+        ];
+        let section = |owned: &[Owned]| {
+            let mut out = Vec::new();
+            let changes = owned.iter().map(change);
+            changes.for_each(|change| encode(&change, &mut out).unwrap());
+            out
+        };
+        let samples = [section(&all), section(&all[..2]), section(&all[2..])];
+        crate::mutate::fuzz(&samples, |bytes| decode(bytes).all(|change| change.is_ok()));
+    }
 }

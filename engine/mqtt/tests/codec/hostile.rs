@@ -1,13 +1,16 @@
 //! Bytes that nobody sends in good faith: no panic, and what decodes is sound. The bodies are those
 //! of the fuzz targets.
 
-use engine_mqtt::Version;
+use engine_mqtt::{Decoded, Direction, Limits, Version, decode, peek_client_id};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 use crate::fuzz_body::decode_stream;
 use crate::model::{directions, samples};
+use crate::mutate::fuzz;
 
 fn version_byte(version: Version) -> u8 {
     version.level() % 3
@@ -44,5 +47,34 @@ proptest! {
             bytes[at] = byte;
         }
         decode_stream(&bytes, sample.direction);
+    }
+}
+
+/// Packets of all kinds, behind a byte that names the version.
+fn packets(direction: Direction) -> Vec<Vec<u8>> {
+    let mut runner = TestRunner::deterministic();
+    let any = (0..400).map(|_| samples().new_tree(&mut runner).unwrap().current());
+    any.filter(|sample| sample.direction == direction)
+        .map(|sample| [vec![version_byte(sample.version)], sample.bytes()].concat())
+        .collect()
+}
+
+#[test]
+fn mutated_packets() {
+    for direction in [Direction::FromClient, Direction::FromServer] {
+        fuzz(&packets(direction), |bytes| {
+            decode_stream(bytes, direction);
+            let Some((first, packet)) = bytes.split_first() else {
+                return false;
+            };
+            let version = match first % 3 {
+                0 => Version::V31,
+                1 => Version::V311,
+                _ => Version::V5,
+            };
+            peek_client_id(packet, &Limits::default()).ok();
+            let decoded = decode(packet, version, &Limits::default(), direction);
+            matches!(decoded, Ok(Decoded::Packet { .. }))
+        });
     }
 }

@@ -11,6 +11,9 @@ mod hostile;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+#[path = "../../../../tests/fuzz/mutate.rs"]
+mod mutate;
+#[cfg(test)]
 mod partial;
 #[cfg(test)]
 mod properties;

@@ -420,4 +420,27 @@ mod tests {
             }
         }
     }
+
+    /// With right sums.
+    fn sealed(bytes: &[u8]) -> Vec<u8> {
+        let mut block = bytes.to_vec();
+        block.resize(ALIGN, 0);
+        for (summed, at) in [
+            (0..CHECKED_LEN, CHECKED_LEN),
+            (FENCES_AT + 4..FENCES_AT + 4 + FENCES_LEN, FENCES_AT),
+        ] {
+            let crc = crc32fast::hash(&block[summed]);
+            block[at..at + 4].copy_from_slice(&crc.to_le_bytes());
+        }
+        block
+    }
+
+    #[test]
+    fn mutated_copies() {
+        let samples = [GOLDEN_V1, GOLDEN_V2].map(|hex| block(hex)[..CHECKED_LEN + 48].to_vec());
+        crate::mutate::fuzz(&samples, |bytes| {
+            drop(Meta::decode(bytes));
+            matches!(Meta::decode(&sealed(bytes)), Ok(Copy::Present(_)))
+        });
+    }
 }

@@ -243,4 +243,23 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn mutated_headers() {
+        let samples = [
+            LINE.to_vec(),
+            b"PROXY TCP6 ::1 2001:db8::1 1 65535\r\nrest".to_vec(),
+            b"PROXY UNKNOWN whatever\r\n".to_vec(),
+            binary(0x20, 0, 0),
+            binary(0x21, 0x11, 12),
+            binary(0x21, 0x21, 40),
+            [binary(0x21, 0x31, 216), b"rest".to_vec()].concat(),
+        ];
+        crate::mutate::fuzz(&samples, |bytes| {
+            let mut proxy = Proxy::default();
+            let taken = proxy.inbound(bytes);
+            assert!(proxy.held_bytes() <= bytes.len());
+            taken.is_ok_and(|rest| rest.is_some())
+        });
+    }
 }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::mutate::fuzz;
 
 const REQUEST: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
@@ -173,4 +174,39 @@ proptest! {
         let mut fresh = WebSocket::default();
         prop_assert!(matches!(fresh.inbound(&bytes, &mut plain, &mut answer), Ok(_) | Err(_)));
     }
+}
+
+#[test]
+fn mutated_requests() {
+    let other = b"GET /mqtt HTTP/1.1\r\nhost:b\r\nX: y\r\nupgrade: WebSocket\r\n\
+        connection: keep-alive, upgrade\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        sec-websocket-version: 13\r\nsec-websocket-protocol: a, mqttv3.1\r\n\r\n\x81\0";
+    fuzz(
+        &[REQUEST.to_vec(), other[..other.len() - 2].to_vec()],
+        |bytes| {
+            let (mut plain, mut answer) = (Vec::new(), Vec::new());
+            let mut fresh = WebSocket::default();
+            let flow = fresh.inbound(bytes, &mut plain, &mut answer);
+            fresh.farewell();
+            flow.is_ok() && fresh.is_open()
+        },
+    );
+}
+
+#[test]
+fn mutated_frames() {
+    let all = [
+        masked(BINARY, b"ab"),
+        masked(FIN | PING, b"hello"),
+        masked(FIN | CONTINUATION, b"cd"),
+        masked(FIN | BINARY, &[b'e'; 300]),
+        masked(FIN | BINARY, &[b'f'; 16_000]),
+        masked(FIN | CLOSE, &[3, 232]),
+    ];
+    let samples = [all[..3].concat(), all[3..].concat(), all[5].clone()];
+    fuzz(&samples, |bytes| {
+        let (flow, plain, answer) = pass(bytes);
+        assert!(plain.len() + answer.len() <= 2 * bytes.len() + 64);
+        flow.is_ok()
+    });
 }

@@ -1,6 +1,7 @@
 //! Rows of the state store, byte for byte. Rows that are here never change: what is new gets
 //! another version, and a line of its own.
 
+use std::hint::black_box;
 use std::num::NonZeroU32;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use engine_session::{
     Subscription, Will,
 };
 
+use crate::mutate::fuzz;
 use crate::state::{self, DelayedRow, Outbound};
 use crate::{Address, Change, LogId, LogOffset, Message, Table};
 
@@ -330,4 +332,30 @@ fn another_version_is_refused() {
     let error = read(Table::Retained, &[], &value).unwrap_err();
     let text = "message body has version 9, this build reads versions up to 1";
     assert_eq!(error.to_string(), text);
+}
+
+/// Rows in one piece: the table, the length of the key, the key, the value.
+#[test]
+fn mutated_rows() {
+    let mut samples = Vec::new();
+    for (table, key, value) in golden().into_iter().filter(|row| row.2.len() > 1) {
+        let head = [table as u8, u8::try_from(key.len()).unwrap()];
+        samples.push([&head, &*key, &*value].concat());
+    }
+    fuzz(&samples, |bytes| {
+        let Some(([table, len], rest)) = bytes.split_first_chunk::<2>() else {
+            return false;
+        };
+        let Some((key, value)) = rest.split_at_checked(usize::from(*len)) else {
+            return false;
+        };
+        // Rows of every table, whatever the first byte has become.
+        let table = Table::from_number(1 + table.wrapping_sub(1) % 10).unwrap();
+        if let Ok((_, rest)) = state::split_key("key", key) {
+            drop(state::read_outbound(rest, value));
+        }
+        black_box(state::read_packet_id(key)).ok();
+        black_box(state::read_delayed_key(key)).ok();
+        read(table, key, value).is_ok()
+    });
 }

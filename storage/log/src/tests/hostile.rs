@@ -1,13 +1,17 @@
 //! Bytes that nobody wrote: recovery, reads and inspection answer, and never panic.
 
+use std::hint::black_box;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use storage_io::Disk;
 use storage_io::sim::{Rng, SimDisk};
 
 use super::rig::{Rig, recover, small_options};
-use crate::frame::FrameHeader;
-use crate::record::{Place, parse};
+use crate::bytes_io::{checksum, salt};
+use crate::frame::{FrameHeader, Link};
+use crate::mutate::fuzz;
+use crate::record::{Place, claimed_len, parse, verify};
 use crate::segment::SegmentHeader;
 use crate::{Finding, LogId, LogOffset, NewRecord, QueueId, RecordKind, inspect};
 
@@ -53,10 +57,10 @@ proptest! {
         };
         let mut bytes = vec![0xaa; record.encoded_len()];
         record.encode(&mut bytes, 99, LogOffset(640));
-        prop_assert!(crate::record::verify(&bytes, place(640)).is_ok());
-        prop_assert!(crate::record::verify(&bytes, place(648)).is_err(), "misdirected");
+        prop_assert!(verify(&bytes, place(640)).is_ok());
+        prop_assert!(verify(&bytes, place(648)).is_err(), "misdirected");
         let moved = Place { nonce: 98, ..place(640) };
-        prop_assert!(crate::record::verify(&bytes, moved).is_err(), "recycled");
+        prop_assert!(verify(&bytes, moved).is_err(), "recycled");
         let read = parse(&Bytes::from(bytes), place(640)).unwrap();
         prop_assert_eq!((read.stamp, read.publisher, read.flags), (stamp, publisher, flags));
         prop_assert_eq!((read.packet_id, read.tag, read.epoch), (packet_id, tag, epoch));
@@ -149,4 +153,93 @@ fn an_inspection_goes_on_behind_damage() {
         )),
         "{damage:?}"
     );
+}
+
+/// The same with a sum that is right, at `at` over what lies in `summed`.
+fn sealed(bytes: &[u8], at: usize, summed: std::ops::Range<usize>, salt: u32) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let sum = bytes.get(summed).map(|summed| checksum(salt, summed));
+    if let (Some(sum), Some(place)) = (sum, bytes.get_mut(at..at + 4)) {
+        place.copy_from_slice(&sum.to_le_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn mutated_segment_headers() {
+    let header = |recovered| SegmentHeader {
+        log_id: LogId(1),
+        base: LogOffset(1 << 30),
+        size: 16 << 20,
+        nonce: 99,
+        recovered,
+    };
+    let samples = [None, Some(LogOffset(4711))].map(|end| header(end).encode()[..72].to_vec());
+    fuzz(&samples, |bytes| {
+        black_box(SegmentHeader::decode(bytes)).ok();
+        SegmentHeader::decode(&sealed(bytes, 60, 0..60, 0)).is_ok()
+    });
+}
+
+#[test]
+fn mutated_frame_headers() {
+    let header = |len, padded| FrameHeader {
+        offset: LogOffset(640),
+        log_id: LogId(1),
+        epoch: 2,
+        len,
+        records: 3,
+        durable_upto: LogOffset(500),
+        previous: Link {
+            offset: LogOffset(400),
+            crc: 7,
+        },
+        records_crc: 8,
+        padded,
+    };
+    let samples = [header(64, false), header(4096, true)].map(|one| one.encode(99).0.to_vec());
+    fuzz(&samples, |bytes| {
+        let decode = |bytes: &[u8]| FrameHeader::decode(bytes, 99, LogId(1), LogOffset(640));
+        black_box(decode(bytes)).ok();
+        decode(&sealed(bytes, 0, 4..bytes.len().min(64), salt(99, 640))).is_ok()
+    });
+}
+
+#[test]
+fn mutated_records() {
+    let encoded = |queues: &[(QueueId, u64)], state: &[u8], body: &[u8]| {
+        let record = NewRecord {
+            kind: RecordKind::Message,
+            flags: 1,
+            stamp: 2,
+            publisher: 3,
+            packet_id: 4,
+            epoch: 5,
+            tag: 6,
+            queues,
+            state,
+            body: &[body],
+        };
+        let mut bytes = vec![0; record.encoded_len()];
+        record.encode(&mut bytes, 99, LogOffset(640));
+        bytes
+    };
+    let two = [(QueueId(7), 8), (QueueId(9), 10)];
+    let samples = [
+        encoded(&[], b"", b""),
+        encoded(&two, b"state", b"the body"),
+        encoded(&two[..1], b"", &[7; 700]),
+    ];
+    fuzz(&samples, |bytes| {
+        black_box(verify(bytes, place(640))).ok();
+        let Ok(len) = claimed_len(bytes, 1 << 20) else {
+            return false;
+        };
+        let end = len.clamp(4, bytes.len().max(4));
+        let bytes = sealed(bytes, 0, 4..end, salt(99, 640));
+        let Ok(record) = parse(&Bytes::from(bytes), place(640)) else {
+            return false;
+        };
+        record.queues.iter().count() == record.queues.len()
+    });
 }
