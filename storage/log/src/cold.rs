@@ -37,9 +37,17 @@ pub struct Chunk {
     len: usize,
     /// Bytes above this were not written yet when the read was asked for.
     valid_upto: LogOffset,
+    is_large: bool,
 }
 
 impl Chunk {
+    /// Whether it is for one record that is larger than a usual read, 1 MiB, or than half the
+    /// cache: one of them is kept besides the others.
+    #[must_use]
+    pub const fn is_large(&self) -> bool {
+        self.is_large
+    }
+
     /// The log offset of the first byte.
     #[must_use]
     pub const fn start(&self) -> LogOffset {
@@ -90,6 +98,9 @@ pub(crate) struct ChunkCache {
     order: VecDeque<LogOffset>,
     bytes: usize,
     bytes_max: usize,
+    /// What was read for a record that is larger than a usual read: where it begins, and the
+    /// offset above which it was not written. No other chunk takes its place.
+    large: Option<(LogOffset, Bytes, LogOffset)>,
 }
 
 impl ChunkCache {
@@ -99,7 +110,21 @@ impl ChunkCache {
             order: VecDeque::new(),
             bytes: 0,
             bytes_max,
+            large: None,
         }
+    }
+
+    /// Records of more bytes are read at once, and kept besides the chunks.
+    fn large_from(&self) -> usize {
+        READ_BYTES_MAX.min(self.bytes_max / 2)
+    }
+
+    /// `len` bytes at `at` out of the large read.
+    fn large_piece(&self, at: LogOffset, len: usize) -> Option<Bytes> {
+        let (base, bytes, valid_upto) = self.large.as_ref()?;
+        let end = at.plus(len);
+        let holds = at >= *base && end <= base.plus(bytes.len()) && end <= *valid_upto;
+        holds.then(|| bytes.slice(at.since(*base)..end.since(*base)))
     }
 
     fn insert(&mut self, at: LogOffset, bytes: Bytes, valid_upto: LogOffset) {
@@ -121,6 +146,7 @@ impl ChunkCache {
     /// Forgets what lies below the start of the log.
     pub(crate) fn forget_below(&mut self, start: LogOffset) {
         self.order.retain(|at| *at >= start);
+        self.large.take_if(|(base, ..)| *base < start);
         let kept = self.chunks.split_off(&start);
         self.chunks = kept;
         self.bytes = self.chunks.values().map(|(bytes, _)| bytes.len()).sum();
@@ -209,13 +235,14 @@ impl<D: Disk> Log<D> {
     #[must_use]
     pub fn chunk_read(&self, start: LogOffset, end: LogOffset) -> Option<ChunkRead<D::File>> {
         let segment = self.segment_of(start).filter(|_| start >= self.start())?;
-        match missing(segment, chunk_base(segment, start), end) {
+        match missing(segment, chunk_base(segment, start), end, false) {
             Stop::Missing(read) => Some(read),
             Stop::Failed(_) => None,
         }
     }
 
-    /// Takes the bytes of a [`ChunkRead`].
+    /// Takes the bytes of a [`ChunkRead`]. Those of a large one replace those of the last large
+    /// one, so whoever drives the disk does one of them at a time.
     ///
     /// # Panics
     /// If `buf` has another length than was asked for.
@@ -231,6 +258,10 @@ impl<D: Disk> Log<D> {
             return;
         }
         let bytes = Bytes::from_owner(buf);
+        if chunk.is_large() {
+            self.cache.large = Some((chunk.at, bytes, chunk.valid_upto));
+            return;
+        }
         // The last chunk first: what was asked for is the first, and is to leave the cache last.
         for start in (0..bytes.len()).step_by(CHUNK_BYTES).rev() {
             let end = (start + CHUNK_BYTES).min(bytes.len());
@@ -240,6 +271,17 @@ impl<D: Disk> Log<D> {
                 chunk.valid_upto,
             );
         }
+    }
+
+    /// Whether a large chunk is in memory.
+    #[must_use]
+    pub const fn has_large_chunk(&self) -> bool {
+        self.cache.large.is_some()
+    }
+
+    /// Gives its memory back; whoever wants it again reads it again.
+    pub fn forget_large_chunk(&mut self) {
+        self.cache.large = None;
     }
 
     fn read_at(&self, at: LogOffset, len: usize) -> Result<Record, Stop<D::File>> {
@@ -341,13 +383,20 @@ impl<D: Disk> Log<D> {
         if let Some(bytes) = self.tail.from(at).filter(|bytes| bytes.len() >= len) {
             return Ok(bytes.slice(..len));
         }
+        if let Some(bytes) = self.cache.large_piece(at, len) {
+            return Ok(bytes);
+        }
         let end = at.plus(len);
+        if len > self.cache.large_from() {
+            return Err(missing(segment, chunk_base(segment, at), end, true));
+        }
         let mut whole = Vec::new();
         let mut from = at;
         while from < end {
             let base = chunk_base(segment, from);
             let Some(piece) = self.cache.piece(base, from, end) else {
-                return Err(missing(segment, base, end.max(at.plus(ahead))));
+                let upto = end.max(at.plus(ahead));
+                return Err(missing(segment, base, upto, ahead > READ_BYTES_MAX));
             };
             if piece.len() == len {
                 return Ok(piece);
@@ -386,16 +435,21 @@ fn chunk_base<F>(segment: &Segment<F>, at: LogOffset) -> LogOffset {
     LogOffset(segment.header.base.0 + position - position % CHUNK_BYTES as u64)
 }
 
-fn missing<F: Clone>(segment: &Segment<F>, base: LogOffset, end: LogOffset) -> Stop<F> {
+/// The read of the bytes from `base` to `end`, or of some of them; of all of them if they are one
+/// record that is larger than a usual read.
+fn missing<F: Clone>(
+    segment: &Segment<F>,
+    base: LogOffset,
+    end: LogOffset,
+    is_large: bool,
+) -> Stop<F> {
     let Some(file) = segment.file.clone() else {
         return LogError::NoRecord { at: base }.into();
     };
     let offset = segment.position(base);
-    let wanted = end
-        .since(base)
-        .next_multiple_of(CHUNK_BYTES)
-        .min(READ_BYTES_MAX);
-    let len = wanted.min(index(segment.header.size - offset));
+    let wanted = end.since(base).next_multiple_of(CHUNK_BYTES);
+    let most = if is_large { usize::MAX } else { READ_BYTES_MAX };
+    let len = wanted.min(most).min(index(segment.header.size - offset));
     let valid_upto = segment.end.min(base.plus(len));
     Stop::Missing(ChunkRead {
         file,
@@ -405,6 +459,7 @@ fn missing<F: Clone>(segment: &Segment<F>, base: LogOffset, end: LogOffset) -> S
             at: base,
             len,
             valid_upto,
+            is_large,
         },
     })
 }

@@ -46,7 +46,7 @@ pub use address::{LogId, LogOffset, QueueId};
 pub use cold::{Chunk, ChunkRead, Lookup, Scan};
 pub use error::LogError;
 pub use inspect::{Finding, Inspection, inspect};
-pub use limits::RECORD_QUEUES_MAX;
+pub use limits::{RECORD_BYTES_MAX, RECORD_QUEUES_MAX};
 pub use log::{Appended, Log, Progress};
 pub use options::{Durability, LogOptions};
 pub use record::{NewRecord, Queues, Record, RecordKind};

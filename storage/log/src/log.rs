@@ -19,7 +19,8 @@ use crate::batch::Batch;
 use crate::cold::ChunkCache;
 use crate::frame::{FRAME_HEADER_BYTES, Link};
 use crate::limits::{
-    FRAME_BYTES_TARGET, MARKER_DELAY_MS, SEGMENT_HEADER_BYTES, UNSYNCED_BYTES_HARD,
+    FRAME_BYTES_TARGET, MARKER_DELAY_MS, RECORD_BYTES_MAX, SEGMENT_HEADER_BYTES,
+    UNSYNCED_BYTES_HARD,
 };
 use crate::prepare::Preparation;
 use crate::record::{Place, parse};
@@ -215,15 +216,23 @@ impl<D: Disk> Log<D> {
     /// unless a frame or a segment gets full.
     ///
     /// # Panics
-    /// If the record is larger than [`LogOptions::record_bytes_max`], is in more than
+    /// If the record is larger than [`RECORD_BYTES_MAX`], is in more than
     /// [`RECORD_QUEUES_MAX`](crate::RECORD_QUEUES_MAX) queues, or if far more was appended than
     /// [`Log::is_full`] allows.
     pub fn append(&mut self, record: &NewRecord<'_>) -> Appended {
-        let len = record.encoded_len();
-        let limit = self.options.record_bytes_max();
+        self.append_together(std::slice::from_ref(record))
+    }
+
+    /// Appends records, of which a crash leaves all or none. Together they are as large as one may
+    /// be. Returns the first one's address, and where the last one ends.
+    ///
+    /// # Panics
+    /// As [`Log::append`], and without a record.
+    pub fn append_together(&mut self, records: &[NewRecord<'_>]) -> Appended {
+        let len = records.iter().map(NewRecord::encoded_len).sum();
         assert!(
-            len <= limit,
-            "a record of {len} bytes; the limit is {limit}"
+            len <= RECORD_BYTES_MAX,
+            "a record of {len} bytes; the limit is {RECORD_BYTES_MAX}"
         );
         let unsynced = self.marks.appended.since(self.marks.synced) as u64;
         assert!(
@@ -234,9 +243,15 @@ impl<D: Disk> Log<D> {
         let head = self.head.segment;
         let nonce = self.segment_header(head).nonce;
         let batch = self.open_batch();
-        let appended = batch.push(record, len, nonce);
+        let mut first = None;
+        for record in records {
+            let put = batch.push(record, record.encoded_len(), nonce);
+            first.get_or_insert(put).end = put.end;
+        }
+        let appended = first.unwrap_or_else(|| panic!("no record is appended"));
         if let Some(segment) = self.segments.get_mut(head) {
-            segment.newest_stamp = segment.newest_stamp.max(record.stamp);
+            let stamps = records.iter().map(|record| record.stamp);
+            segment.newest_stamp = stamps.fold(segment.newest_stamp, u64::max);
         }
         self.marks.appended = appended.end;
         appended
@@ -415,10 +430,31 @@ impl<D: Disk> Log<D> {
         &self.disk
     }
 
-    /// Bytes that one record takes at most.
+    /// As [`LogOptions::usual_record_bytes`].
     #[must_use]
-    pub const fn record_bytes_max(&self) -> usize {
-        self.options.record_bytes_max()
+    pub const fn usual_record_bytes(&self) -> usize {
+        self.options.usual_record_bytes()
+    }
+
+    /// Whether a record of `len` bytes finds room: it is no larger than usual, or fits into what is
+    /// ready, or the device has room for a segment that holds it. Others would wait behind one that
+    /// finds none.
+    #[must_use]
+    pub fn has_room_for(&self, len: usize) -> bool {
+        if len <= self.options.usual_record_bytes() || len as u64 + 4096 <= self.head_room() {
+            return true;
+        }
+        let wanted = segment_bytes_for(len) + self.options.free_bytes_min;
+        let space = self.disk.space();
+        len <= RECORD_BYTES_MAX && space.is_ok_and(|space| space.free_bytes >= wanted)
+    }
+
+    /// Bytes left in the segment that is appended to, when it is ready.
+    fn head_room(&self) -> u64 {
+        let head = self.segments.get(self.head.segment);
+        let head = head.filter(|segment| segment.file.is_some());
+        let end = self.marks.appended.max(self.head.at);
+        head.map_or(0, |head| head.header.limit().0.saturating_sub(end.0))
     }
 
     /// The log's id.
@@ -459,9 +495,15 @@ impl<D: Disk> Log<D> {
             }
             self.set_aside();
         }
-        let limit = self.segment_header(self.head.segment).limit();
-        if self.head.at.plus(FRAME_HEADER_BYTES + len) > limit {
-            self.move_head(self.head.segment + 1);
+        let header = self.segment_header(self.head.segment);
+        if self.head.at.plus(FRAME_HEADER_BYTES + len) <= header.limit() {
+            return;
+        }
+        if self.head.at == header.first_frame() {
+            // None stays empty between others: each names the last frame of the one before.
+            self.widen(self.head.segment, len);
+        } else {
+            self.move_head(len);
         }
     }
 
@@ -475,9 +517,13 @@ impl<D: Disk> Log<D> {
         self.full.push_back(batch);
     }
 
-    fn move_head(&mut self, segment: usize) {
+    /// Goes on in the next segment, which has room for a record of `len` bytes.
+    fn move_head(&mut self, len: usize) {
+        let segment = self.head.segment + 1;
         if segment == self.segments.len() {
-            self.plan_segment();
+            self.plan_segment(len);
+        } else {
+            self.widen(segment, len);
         }
         let at = self.segment_header(segment).first_frame();
         self.head = Head {
@@ -498,20 +544,42 @@ impl<D: Disk> Log<D> {
             .get_or_insert_with(|| Batch::new(*segment, *at, partial, bytes))
     }
 
-    /// Decides what the next segment is; it becomes a file later.
-    fn plan_segment(&mut self) {
+    /// Decides what the next segment is; it becomes a file later. It has room for a record of `len`
+    /// bytes.
+    fn plan_segment(&mut self, len: usize) {
         let Some(last) = self.segments.last() else {
             return;
         };
-        let (base, size) = (last.header.limit(), last.header.size);
+        let (base, size) = (last.header.limit(), 2 * last.header.size);
         let header = SegmentHeader {
             log_id: self.log_id,
             base,
-            size: (2 * size).min(self.options.segment_bytes_max),
+            size: size
+                .min(self.options.segment_bytes_max)
+                .max(segment_bytes_for(len)),
             nonce: nonce(self.log_id, base, self.options.seed),
             recovered: None,
         };
         self.segments.push(Segment::planned(header));
+    }
+
+    /// Makes the last segment, in which nothing is yet, large enough for a record of `len` bytes.
+    /// If its file is ready, another one takes its place.
+    fn widen(&mut self, number: usize, len: usize) {
+        let size = segment_bytes_for(len);
+        debug_assert!(number + 1 == self.segments.len(), "others lie behind it");
+        let segment = self.segments.get_mut(number);
+        let Some(segment) = segment.filter(|segment| segment.header.size < size) else {
+            return;
+        };
+        segment.header.size = size;
+        segment.file = None;
+        let header = segment.header;
+        if let Some(next) = &mut self.preparation
+            && next.segment == number
+        {
+            next.widen(header);
+        }
     }
 
     #[expect(
@@ -550,6 +618,11 @@ impl<D: Disk> Log<D> {
         self.poisoned = Some(error.clone());
         LogError::Poisoned(error)
     }
+}
+
+/// Bytes of a segment that has room for a record of `len` bytes, if not for much more.
+fn segment_bytes_for(len: usize) -> u64 {
+    align_up(SEGMENT_HEADER_BYTES + (FRAME_HEADER_BYTES + len) as u64)
 }
 
 /// The nonce of the segment at `base`. A base is never used twice in a log, so neither is a nonce.

@@ -35,15 +35,16 @@ pub struct LogOptions {
     /// When data counts as durable.
     pub durability: Durability,
     /// Bytes of the first segment, and of the first one after a recovery: a multiple of 4096, at
-    /// least 16 KiB. A record takes at most a quarter of it. The same for a log's whole life.
+    /// least 16 KiB.
     pub segment_bytes_min: u64,
-    /// Segments double in size up to this.
+    /// Segments double in size up to this. A record that one has no room for gets a segment of its
+    /// own size.
     pub segment_bytes_max: u64,
     /// Bytes appended and not yet durable above which the log calls itself full.
     pub unsynced_bytes_max: u64,
     /// Bytes of committed frames kept in memory for readers that keep up.
     pub tail_bytes_max: usize,
-    /// Bytes of chunks read back from disk kept in memory; at least two of the largest records.
+    /// Bytes of chunks read back from disk kept in memory, besides one large record.
     pub cache_bytes_max: usize,
     /// Bytes of the file system that preparing a segment leaves free: for the index and the state
     /// store.
@@ -78,11 +79,13 @@ impl Default for LogOptions {
 }
 
 impl LogOptions {
-    /// Bytes that one record takes at most, as [`NewRecord::encoded_len`] counts them.
+    /// Bytes of a record for which no segment is ever made, as [`NewRecord::encoded_len`] counts
+    /// them: a quarter of the smallest. A larger one, up to
+    /// [`RECORD_BYTES_MAX`](crate::RECORD_BYTES_MAX), may leave more of a segment unused.
     ///
     /// [`NewRecord::encoded_len`]: crate::NewRecord::encoded_len
     #[must_use]
-    pub const fn record_bytes_max(&self) -> usize {
+    pub const fn usual_record_bytes(&self) -> usize {
         crate::address::index(self.segment_bytes_min / 4)
     }
 

@@ -24,6 +24,8 @@ pub(crate) struct Preparation<D: Disk> {
     /// Bytes filled so far; the header's block too, so that writing it needs no space.
     filled: u64,
     stage: Stage,
+    /// It is to be larger than what has been begun.
+    wider: Option<SegmentHeader>,
     /// The operation under way.
     token: Option<u64>,
     zeroes: Option<AlignedBuf>,
@@ -54,6 +56,7 @@ impl<D: Disk> Preparation<D> {
             name: spare.name.clone(),
             filled: header.size,
             stage: Stage::Filling,
+            wider: None,
             token: None,
             zeroes: None,
         })
@@ -73,9 +76,30 @@ impl<D: Disk> Preparation<D> {
             name,
             filled: 0,
             stage: Stage::Filling,
+            wider: None,
             token: None,
             zeroes: None,
         })
+    }
+
+    /// Makes it the same segment with another size, which is larger.
+    pub(crate) const fn widen(&mut self, header: SegmentHeader) {
+        self.wider = Some(header);
+    }
+
+    /// Goes on with filling, up to the new size. A file that has its name already stays what it is,
+    /// empty and whole, until another one takes its place.
+    fn begin_wider(&mut self, disk: &D) -> Result<(), DiskError> {
+        let Some(header) = self.wider else {
+            return Ok(());
+        };
+        if matches!(self.stage, Stage::Naming | Stage::Ready) {
+            *self = Self::new(disk, self.segment, header)?;
+        }
+        self.wider = None;
+        self.header = header;
+        self.stage = Stage::Filling;
+        Ok(())
     }
 
     /// Whether `token` names the operation under way.
@@ -95,6 +119,7 @@ impl<D: Disk> Preparation<D> {
         if self.token.is_some() {
             return Ok(None);
         }
+        self.begin_wider(disk)?;
         let file = self.file.clone();
         let op = match self.stage {
             Stage::Filling if self.filled < self.header.size => {
@@ -157,7 +182,7 @@ impl<D: Disk> Preparation<D> {
 
     /// Whether the next step takes room of the device.
     pub(crate) fn needs_room(&self) -> bool {
-        self.stage == Stage::Filling && self.filled < self.header.size
+        self.wider.is_some() || self.stage == Stage::Filling && self.filled < self.header.size
     }
 
     /// Whether only zeroes were written so far, so that a failed write may be tried again.

@@ -2,6 +2,7 @@
 
 mod golden;
 mod hostile;
+mod large;
 mod model;
 mod reading;
 mod real;

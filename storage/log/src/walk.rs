@@ -5,12 +5,12 @@ use storage_io::{ALIGN, Disk, DiskError, DiskFile, align_down, align_up};
 
 use crate::address::index;
 use crate::frame::{FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, add_record_crc};
-use crate::limits::{BASE_MAX, READ_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES};
+use crate::limits::{BASE_MAX, READ_BYTES_MAX, SEGMENT_BYTES_LIMIT, SEGMENT_HEADER_BYTES};
 use crate::record::{Mismatch, Place, claimed_len, parse, verify};
 use crate::segment::{HeaderFault, SegmentHeader, base_of, segment_name};
 use crate::{LogError, LogId, LogOffset, Record};
 
-/// Reads one segment through a window of a megabyte.
+/// Reads one segment through a window of a megabyte, or of one frame that is larger.
 #[derive(Debug)]
 pub(crate) struct Walker<F> {
     file: F,
@@ -230,8 +230,12 @@ pub(crate) fn open_segment<D: Disk>(
     if header.base != base {
         return Err(damaged("base of a segment", base.0, header.base.0));
     }
-    if header.base.0 > BASE_MAX || header.size > SEGMENT_BYTES_MAX {
-        return Err(damaged("size of a segment", SEGMENT_BYTES_MAX, header.size));
+    if header.base.0 > BASE_MAX || header.size > SEGMENT_BYTES_LIMIT {
+        return Err(damaged(
+            "size of a segment",
+            SEGMENT_BYTES_LIMIT,
+            header.size,
+        ));
     }
     if len < header.size || header.size < SEGMENT_HEADER_BYTES {
         return Err(damaged("length of a segment file", header.size, len));

@@ -191,9 +191,10 @@ impl World {
             if self.stack()?.is_full() {
                 return Ok(());
             }
-            let body_max = match self.rng.below(40) {
-                0 => 15_000,
-                1..5 => 4_000,
+            let body_max = match self.rng.below(160) {
+                0 => 300_000,
+                1..4 => 15_000,
+                4..20 => 4_000,
                 _ => 300,
             };
             let sample = self.model.next(&mut self.rng, body_max);
@@ -203,11 +204,6 @@ impl World {
     }
 
     fn put(&mut self, mut sample: super::model::Sample) -> Result<u64, Wrong> {
-        let max = self.stack_options.log.record_bytes_max();
-        let len = sample.with(|record| record.encoded_len());
-        if len > max {
-            return Ok(0);
-        }
         let stack = self.stack()?;
         for (queue, offset) in &sample.queues {
             let next = stack.index.next_offset(*queue);

@@ -148,7 +148,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             is_read: false,
             waits: false,
             sections: Vec::new(),
-            section_bytes_max: SECTION_BYTES.min(self.log.record_bytes_max() / 4),
+            section_bytes_max: SECTION_BYTES.min(self.log.usual_record_bytes() / 4),
             carried: HashSet::with_hasher(FixedState::default()),
             questions: vec![Question::default(); usize::from(homes)],
             asked: BTreeMap::new(),

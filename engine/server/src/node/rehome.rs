@@ -162,7 +162,7 @@ fn append<'a, D: Disk>(
     stamp: u64,
     changes: impl Iterator<Item = &'a Change>,
 ) -> Result<(), CoreError> {
-    let most = SECTION_BYTES.min(log.record_bytes_max() / 4);
+    let most = SECTION_BYTES.min(log.usual_record_bytes() / 4);
     let (mut section, mut sections, mut bytes) = (Vec::new(), Vec::new(), 0);
     let mut changes = changes.peekable();
     while let Some(change) = changes.next() {

@@ -412,7 +412,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
     fn remove_names(&mut self, upto: LogOffset) {
         let dead = std::mem::take(&mut self.retention.dead_names);
         let mut changes = Vec::new();
-        let most = SECTION_BYTES.min(self.log.record_bytes_max() / 4);
+        let most = SECTION_BYTES.min(self.log.usual_record_bytes() / 4);
         for key in dead {
             let Some(QueueId(id)) = self.stored_queue(&key) else {
                 continue;

@@ -7,7 +7,7 @@ use storage_io::{AlignedBuf, Disk, DiskError, DiskQueue, Done, Op};
 use super::{Flight, Log, SHORTAGE_DELAY_MS, Written};
 use crate::batch::{Seal, Sealed};
 use crate::frame::Link;
-use crate::limits::PAD_FROM_BYTES;
+use crate::limits::{FRAME_BYTES_TARGET, PAD_FROM_BYTES};
 use crate::prepare::Preparation;
 use crate::{Durability, LogOffset};
 
@@ -84,7 +84,7 @@ impl<D: Disk> Log<D> {
         };
         let token = self.next_token();
         let position = sealed.origin.since(self.segment_header(segment).base) as u64;
-        self.batch_bytes = sealed.buf.len();
+        self.batch_bytes = sealed.buf.len().min(FRAME_BYTES_TARGET);
         self.flight = Some(Flight::Write {
             token,
             segment,
@@ -261,7 +261,7 @@ impl<D: Disk> Log<D> {
         let head = self.segment_header(self.head.segment);
         let is_time = self.head.at.since(head.base) as u64 > head.size / 4;
         if is_time && self.head.segment + 1 == self.segments.len() {
-            self.plan_segment();
+            self.plan_segment(0);
         }
         let Some(planned) = self
             .segments

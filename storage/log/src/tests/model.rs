@@ -67,7 +67,8 @@ impl Model {
             match self.rig.rng.below(10) {
                 0..4 if !self.rig.log.is_full() => {
                     let body_max = [16, 300, 3000, 12_000][self.rig.rng.index(4)];
-                    self.rig.append(body_max);
+                    let is_large = self.rig.rng.chance(1, 100);
+                    self.rig.append(if is_large { 400_000 } else { body_max });
                 }
                 4..6 => self.rig.log.commit(&mut self.rig.queue)?,
                 6 => {

@@ -6,7 +6,7 @@ use storage_io::{Disk, DiskFile};
 use super::rig::{Rig, Sample, recover, samples, small_options};
 use crate::{ChunkRead, Log, LogError, LogOffset, LogOptions, Lookup, Record, Scan};
 
-fn fetch<D: Disk>(log: &mut Log<D>, read: &ChunkRead<D::File>) {
+pub(super) fn fetch<D: Disk>(log: &mut Log<D>, read: &ChunkRead<D::File>) {
     let buf = read.file.read_at(read.offset, read.len).unwrap();
     log.insert_chunk(read.chunk, buf);
 }
@@ -21,7 +21,7 @@ pub(super) fn read_cold(log: &mut Log<SimDisk>, at: LogOffset) -> Result<Record,
     panic!("{at} is never ready")
 }
 
-fn scan_all(log: &mut Log<SimDisk>, from: LogOffset, upto: LogOffset) -> Vec<Record> {
+pub(super) fn scan_all(log: &mut Log<SimDisk>, from: LogOffset, upto: LogOffset) -> Vec<Record> {
     let mut records = Vec::new();
     let mut at = from;
     loop {

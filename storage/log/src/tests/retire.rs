@@ -47,7 +47,8 @@ impl Model {
             match rig.rng.below(20) {
                 0..6 if !rig.log.is_full() => {
                     let body_max = [16, 300, 3000, 12_000][rig.rng.index(4)];
-                    rig.append(body_max);
+                    let is_large = rig.rng.chance(1, 100);
+                    rig.append(if is_large { 150_000 } else { body_max });
                 }
                 6..9 => {
                     let before = rig.log.spares.len();
