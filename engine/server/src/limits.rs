@@ -211,7 +211,7 @@ mod tests {
                 "limits.packet-bytes is 1023 but must be from 1024 to 3145728",
             ),
             ("client-id-bytes = 22", "limits.client-id-bytes is 22"),
-            ("topic-bytes = 65501", "limits.topic-bytes is 65501"),
+            ("topic-bytes = 0", "limits.topic-bytes is 0"),
             ("topic-levels = 129", "limits.topic-levels is 129"),
             ("inflight = 0", "limits.inflight is 0"),
             ("sessions = 0", "limits.sessions is 0"),

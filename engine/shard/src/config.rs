@@ -10,10 +10,8 @@ use crate::redirect::Redirect;
 use crate::rewrite::Rewrites;
 use crate::rules::Rules;
 
-/// Bytes of a topic name or filter, at most. MQTT allows 65,535, a key of the state store has as
-/// many, and some keys begin with a session id. A client id is a key by itself: it may be as long
-/// as MQTT allows.
-pub const NAME_BYTES_MAX: u16 = 65_500;
+/// Bytes of a topic name or filter, at most: as many as MQTT allows.
+pub const NAME_BYTES_MAX: u16 = u16::MAX;
 
 /// What a shard is told at its start. Every bound has a default.
 #[derive(Clone, Debug)]

@@ -2,18 +2,21 @@
 //!
 //! | bytes | field | meaning |
 //! |---|---|---|
-//! | 1 | table | which table, any number |
+//! | 1 | table | which table, 1 to 255 |
 //! | 2 | key length | little endian |
 //! | 4 | value length | little endian; `0xFFFF_FFFF` deletes the key, and no value follows |
 //! | key length | key | |
 //! | value length | value | |
 //!
+//! A change whose key has more than 65,535 bytes begins with a zero, then come its table and 4
+//! bytes of key length; the rest is the same.
+//!
 //! This repeats until the section ends. Later changes of a key win.
 
 use std::fmt;
 
-/// The longest key.
-pub const KEY_BYTES_MAX: usize = 0xFFFF;
+/// The longest key: a name of MQTT's largest length, and what goes before it.
+pub const KEY_BYTES_MAX: usize = 0x1_FFFF;
 
 /// The longest value.
 pub const VALUE_BYTES_MAX: usize = 0xFFFF_FFFE;
@@ -21,12 +24,18 @@ pub const VALUE_BYTES_MAX: usize = 0xFFFF_FFFE;
 /// Bytes in front of the key.
 pub const CHANGE_HEADER_BYTES: usize = 7;
 
+/// The same in front of a long one.
+const LONG_HEADER_BYTES: usize = 10;
+
+/// The first byte of a change with a long key.
+const LONG: u8 = 0;
+
 const DELETE: u32 = 0xFFFF_FFFF;
 
 /// One change of the state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Change<'a> {
-    /// The table.
+    /// The table, not 0.
     pub table: u8,
     /// The key, at most [`KEY_BYTES_MAX`] bytes.
     pub key: &'a [u8],
@@ -89,10 +98,17 @@ impl std::error::Error for SectionError {}
 ///
 /// # Errors
 /// When key or value is too long; `out` is as it was.
+///
+/// # Panics
+/// If the table is 0.
 pub fn encode(change: &Change<'_>, out: &mut Vec<u8>) -> Result<(), SectionError> {
+    assert!(change.table != LONG, "no table has the number 0");
     let key = change.key;
-    let key_len =
-        u16::try_from(key.len()).map_err(|_| SectionError::KeyTooLong { len: key.len() })?;
+    let too_long = SectionError::KeyTooLong { len: key.len() };
+    if key.len() > KEY_BYTES_MAX {
+        return Err(too_long);
+    }
+    let long_key_len = u32::try_from(key.len()).map_err(|_| too_long)?;
     let value_len = match change.value {
         None => DELETE,
         Some(value) => match u32::try_from(value.len()) {
@@ -100,8 +116,13 @@ pub fn encode(change: &Change<'_>, out: &mut Vec<u8>) -> Result<(), SectionError
             _ => return Err(SectionError::ValueTooLong { len: value.len() }),
         },
     };
-    out.push(change.table);
-    out.extend_from_slice(&key_len.to_le_bytes());
+    if let Ok(key_len) = u16::try_from(key.len()) {
+        out.push(change.table);
+        out.extend_from_slice(&key_len.to_le_bytes());
+    } else {
+        out.extend_from_slice(&[LONG, change.table]);
+        out.extend_from_slice(&long_key_len.to_le_bytes());
+    }
     out.extend_from_slice(&value_len.to_le_bytes());
     out.extend_from_slice(key);
     out.extend_from_slice(change.value.unwrap_or_default());
@@ -153,8 +174,34 @@ fn split_change(rest: &[u8]) -> Result<(Change<'_>, usize), usize> {
         return Err(CHANGE_HEADER_BYTES);
     };
     let [table, k0, k1, v0, v1, v2, v3] = *header;
+    if table == LONG {
+        return split_long_change(rest);
+    }
     let key_len = usize::from(u16::from_le_bytes([k0, k1]));
     let value_len = u32::from_le_bytes([v0, v1, v2, v3]);
+    split_body(table, key_len, value_len, CHANGE_HEADER_BYTES, body)
+}
+
+/// As [`split_change`], of one with a long key.
+fn split_long_change(rest: &[u8]) -> Result<(Change<'_>, usize), usize> {
+    let Some((header, body)) = rest.split_first_chunk::<LONG_HEADER_BYTES>() else {
+        return Err(LONG_HEADER_BYTES);
+    };
+    let [_, table, k0, k1, k2, k3, v0, v1, v2, v3] = *header;
+    let key_len = u32::from_le_bytes([k0, k1, k2, k3]);
+    let key_len = usize::try_from(key_len).unwrap_or(usize::MAX);
+    let value_len = u32::from_le_bytes([v0, v1, v2, v3]);
+    split_body(table, key_len, value_len, LONG_HEADER_BYTES, body)
+}
+
+/// The change with this header at the start of `body`.
+fn split_body(
+    table: u8,
+    key_len: usize,
+    value_len: u32,
+    header_bytes: usize,
+    body: &[u8],
+) -> Result<(Change<'_>, usize), usize> {
     let deletes = value_len == DELETE;
     // On a 32-bit machine a length may not fit; then the bytes can't be there either.
     let value_len = if deletes {
@@ -162,7 +209,7 @@ fn split_change(rest: &[u8]) -> Result<(Change<'_>, usize), usize> {
     } else {
         usize::try_from(value_len).unwrap_or(usize::MAX)
     };
-    let len = CHANGE_HEADER_BYTES
+    let len = header_bytes
         .saturating_add(key_len)
         .saturating_add(value_len);
     let (Some(key), Some(value)) = (
@@ -193,7 +240,7 @@ mod tests {
 
     fn changes() -> impl Strategy<Value = Vec<Owned>> {
         let bytes = || prop::collection::vec(any::<u8>(), 0..40);
-        prop::collection::vec((any::<u8>(), bytes(), prop::option::of(bytes())), 0..12)
+        prop::collection::vec((1..=u8::MAX, bytes(), prop::option::of(bytes())), 0..12)
     }
 
     #[test]
@@ -242,7 +289,7 @@ mod tests {
             },
             &mut out,
         );
-        assert_eq!(error, Err(SectionError::KeyTooLong { len: 65536 }));
+        assert_eq!(error, Err(SectionError::KeyTooLong { len: 0x2_0000 }));
         assert_eq!(out, [1]);
         encode(
             &Change {
@@ -255,6 +302,26 @@ mod tests {
         .unwrap();
         let decoded = decode(&out[1..]).next().unwrap().unwrap();
         assert_eq!(decoded.key.len(), KEY_BYTES_MAX);
+    }
+
+    /// Keys of up to 65,535 bytes are written as they always were.
+    #[test]
+    fn a_long_key_has_a_form_of_its_own() {
+        let bytes = vec![b'k'; 65_536];
+        let mut out = Vec::new();
+        for key in [&bytes[1..], &bytes[..], b"behind"] {
+            let (table, value) = (7, Some(&b"v"[..]));
+            encode(&Change { table, key, value }, &mut out).unwrap();
+        }
+        let long = CHANGE_HEADER_BYTES + 65_535 + 1;
+        assert_eq!(out[..7], [7, 0xff, 0xff, 1, 0, 0, 0]);
+        assert_eq!(out[long..long + 10], [0, 7, 0, 0, 1, 0, 1, 0, 0, 0]);
+        let keys = decode(&out).map(|change| change.unwrap().key.len());
+        assert_eq!(keys.collect::<Vec<_>>(), [65_535, 65_536, 6]);
+        for end in [long + 5, long + 9, long + 100, long + 10 + 65_536] {
+            let last = decode(&out[..end]).last().unwrap();
+            assert!(matches!(last, Err(SectionError::Truncated { at, .. }) if at == long));
+        }
     }
 
     proptest! {

@@ -12,7 +12,7 @@ use crate::{
 use engine_mqtt::QoS;
 
 /// The longest key of a change, bytes: a length of two bytes is stored in front of it.
-const KEY_BYTES_MAX: usize = 0xFFFF;
+const KEY_BYTES_MAX: usize = 0x1_FFFF;
 
 /// The real store ends the process at a longer one.
 fn check_key(key: &[u8]) {
