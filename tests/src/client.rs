@@ -25,6 +25,9 @@ use wire::Wire;
 
 use crate::node::DEADLINE;
 
+/// Bytes that one read takes at most.
+const READ_BYTES: usize = 64 * 1024;
+
 /// One connection.
 pub(crate) struct Client {
     stream: Wire,
@@ -96,7 +99,7 @@ impl Client {
                 .socket()
                 .set_read_timeout(Some(left))
                 .expect("a read timeout");
-            let mut bytes = [0; 16 * 1024];
+            let mut bytes = [0; READ_BYTES];
             match self.stream.read(&mut bytes) {
                 Ok(0) => return Some(Answer::Closed),
                 Ok(len) => self.input.extend_from_slice(&bytes[..len]),
@@ -112,7 +115,9 @@ impl Client {
         if self.input.is_empty() {
             return None;
         }
-        let limits = Limits::default();
+        let limits = Limits {
+            packet_bytes_max: u32::MAX,
+        };
         match decode(&self.input, self.version, &limits, Direction::FromServer) {
             Ok(Decoded::NeedMore { .. }) => None,
             Ok(Decoded::Packet { packet, len }) => {

@@ -12,6 +12,7 @@
 //! | `auto_subscribe` | what every client is subscribed to |
 //! | `crash` | the real process killed, stopped, short of disk or descriptors, on damaged files |
 //! | `hostile` | clients that mean harm get their answer, and harm nobody else |
+//! | `large` | packets of up to 256 MiB, messages in thousands of queues |
 //! | `regressions` | faults that users of other brokers have reported |
 //! | `rewrite` | topics and filters that become others |
 //! | `rules` | who may publish and subscribe to what |
@@ -50,6 +51,8 @@ pub mod history;
 mod hostile;
 #[cfg(test)]
 mod interop;
+#[cfg(test)]
+mod large;
 #[cfg(test)]
 mod node;
 #[cfg(test)]

@@ -87,9 +87,6 @@ impl<'de> Deserialize<'de> for Durability {
 /// The smallest value of `segment-bytes`: a packet of the largest size is at most a quarter.
 pub(crate) const SEGMENT_BYTES_LEAST: u64 = 8 << 20;
 
-/// Bytes of a log's first segment, unless it may have less.
-const SEGMENT_BYTES_USUAL: u64 = 16 << 20;
-
 /// The largest value of `segment-bytes`.
 pub(crate) const SEGMENT_BYTES_MOST: u64 = 256 << 20;
 
@@ -329,9 +326,7 @@ impl Settings {
                 .map_err(ConfigError::AutoSubscriptions)?,
         };
         config.check()?;
-        config.limits = limits
-            .finish(config.segment_bytes_min())
-            .map_err(ConfigError::Limit)?;
+        config.limits = limits.finish().map_err(ConfigError::Limit)?;
         config.redirect = self
             .redirect
             .map(RedirectSettings::finish)
@@ -440,15 +435,6 @@ impl Config {
     pub(crate) fn load_tls(&self) -> Result<Option<ServerTls>, ConfigError> {
         let loaded = self.tls.as_ref().map(TlsFiles::load);
         loaded.transpose().map_err(ConfigError::Tls)
-    }
-
-    /// Bytes of the smallest segments that a log of this configuration may have.
-    const fn segment_bytes_min(&self) -> u64 {
-        if self.retention.bytes > 0 || self.retention.segment_bytes < SEGMENT_BYTES_USUAL {
-            SEGMENT_BYTES_LEAST
-        } else {
-            SEGMENT_BYTES_USUAL
-        }
     }
 
     fn check(&self) -> Result<(), ConfigError> {

@@ -58,6 +58,9 @@ const PUBLISH_MS: u64 = 1_000;
 const READS_PER_TURN: usize = 512;
 const BYTES_PER_TURN: usize = 4 << 20;
 
+/// Bytes of packets that may leave the memory they were in to what follows them.
+const READ_AHEAD_BYTES: usize = 256 << 10;
+
 /// Connections whose CONNECT is not complete.
 #[derive(Default)]
 struct Door {
@@ -419,6 +422,10 @@ impl<M: Machine> Driver<M> {
         let used = self.machine.received(now, key, &bytes);
         if used < bytes.len() {
             bytes.drain(..used);
+            // The memory of a large packet does not stay with what follows it.
+            if used > READ_AHEAD_BYTES {
+                bytes.shrink_to_fit();
+            }
             self.net.put_partial(key, bytes);
         }
     }

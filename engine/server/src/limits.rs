@@ -5,12 +5,15 @@ use std::ops::RangeInclusive;
 
 use engine_shard::{ClientLimits, NAME_BYTES_MAX};
 use serde::Deserialize;
+use storage_log::RECORD_BYTES_MAX;
 
-/// The largest `packet-bytes`: a record holds it, and is at most a quarter of a segment.
-const PACKET_BYTES_MAX: u32 = 3 << 20;
+/// The largest `packet-bytes`: the largest remaining length of MQTT, and the header that says it.
+const PACKET_BYTES_MAX: u32 = 268_435_455 + 5;
 
-/// Bytes of a record besides its packet, at most: queues, state, header.
-const RECORD_BYTES: u64 = 128 << 10;
+/// Bytes of a record besides its packet, at most: queues and names, state, header.
+const RECORD_BYTES: usize = 768 << 10;
+
+const _: () = assert!(PACKET_BYTES_MAX as usize + RECORD_BYTES <= RECORD_BYTES_MAX);
 
 /// What the file says; what is absent has its default.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
@@ -78,22 +81,19 @@ fn within<T: Copy + Into<u64> + PartialOrd>(
 }
 
 impl LimitSettings {
-    /// Fills in the defaults and checks the ranges. A packet has to fit into a log whose segments
-    /// have `segment_bytes` at least.
+    /// Fills in the defaults and checks the ranges.
     ///
     /// # Errors
     /// The first key whose value is out of its range.
-    pub(crate) fn finish(&self, segment_bytes: u64) -> Result<ClientLimits, LimitError> {
+    pub(crate) fn finish(&self) -> Result<ClientLimits, LimitError> {
         let usual = ClientLimits::default();
-        let room = segment_bytes / 4 - RECORD_BYTES;
-        let packet_most = u32::try_from(room).map_or(PACKET_BYTES_MAX, |n| n.min(PACKET_BYTES_MAX));
         let (some, all) = (1..=u16::MAX, 1..=u32::MAX);
         Ok(ClientLimits {
             packet_bytes: within(
                 "packet-bytes",
                 self.packet_bytes,
                 usual.packet_bytes,
-                &(1024..=packet_most),
+                &(1024..=PACKET_BYTES_MAX),
             )?,
             // MQTT 3.1 lets a client have 23 [MQTT-3.1.3-5].
             client_id_bytes: within(
@@ -162,11 +162,9 @@ impl LimitSettings {
 mod tests {
     use super::*;
 
-    const SEGMENT: u64 = 16 << 20;
-
     fn finish(text: &str) -> Result<ClientLimits, String> {
         let settings: LimitSettings = toml::from_str(text).map_err(|error| error.to_string())?;
-        settings.finish(SEGMENT).map_err(|error| error.to_string())
+        settings.finish().map_err(|error| error.to_string())
     }
 
     #[test]
@@ -208,7 +206,11 @@ mod tests {
         for (text, expected) in [
             (
                 "packet-bytes = 1023",
-                "limits.packet-bytes is 1023 but must be from 1024 to 3145728",
+                "limits.packet-bytes is 1023 but must be from 1024 to 268435460",
+            ),
+            (
+                "packet-bytes = 268435461",
+                "limits.packet-bytes is 268435461 but must be from 1024 to 268435460",
             ),
             ("client-id-bytes = 22", "limits.client-id-bytes is 22"),
             ("topic-bytes = 0", "limits.topic-bytes is 0"),
@@ -228,12 +230,10 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_fits_into_a_quarter_of_a_small_segment() {
-        let settings = LimitSettings {
-            packet_bytes: Some(2 << 20),
-            ..LimitSettings::default()
-        };
-        assert!(settings.finish(16 << 20).is_ok());
-        assert!(settings.finish(8 << 20).is_err());
+    fn packets_may_be_as_large_as_mqtt_has_them() {
+        for bytes in [4 << 20, 256 << 20, 268_435_460] {
+            let limits = finish(&format!("packet-bytes = {bytes}")).unwrap();
+            assert_eq!(limits.packet_bytes, bytes);
+        }
     }
 }

@@ -7,8 +7,8 @@ use engine_mqtt::{
     Connect, Decoded, Direction, Limits, Packet, Peek, Version, decode, peek_client_id,
 };
 use engine_shard::{
-    Admission, ClientLimits, ConnectionId, Hold, Kind, MeshBatch, Proof, Reauthentication,
-    Redirect, Rules, ShardId, TopicRules, home_shard,
+    Admission, CONNECT_BYTES_MAX, ClientLimits, ConnectionId, Hold, Kind, MeshBatch, Proof,
+    Reauthentication, Redirect, Rules, ShardId, TopicRules, home_shard,
 };
 use storage_io::{DirectDisk, RingQueue};
 
@@ -129,7 +129,7 @@ impl Machine for ShardMachine {
 
     fn route(&self, input: &[u8]) -> Routing {
         let limits = Limits {
-            packet_bytes_max: self.limits.packet_bytes,
+            packet_bytes_max: self.limits.packet_bytes.min(CONNECT_BYTES_MAX),
         };
         match peek_client_id(input, &limits) {
             Ok(Peek::NeedMore { .. }) => Routing::NeedMore,
@@ -143,7 +143,7 @@ impl Machine for ShardMachine {
 
     fn claim(&self, input: &[u8]) -> Claim {
         let limits = Limits {
-            packet_bytes_max: self.limits.packet_bytes,
+            packet_bytes_max: self.limits.packet_bytes.min(CONNECT_BYTES_MAX),
         };
         match decode(input, Version::V5, &limits, Direction::FromClient) {
             Ok(Decoded::NeedMore { .. }) => Claim::NeedMore,

@@ -27,6 +27,8 @@ use crate::wire::ValueError;
 
 const VERSION: u8 = 1;
 const HEADER_LEN: usize = 20;
+/// Bodies of so many bytes are never read together with others.
+const ALONE_BYTES: usize = 1 << 20;
 /// The stored value of "does not expire".
 pub const NO_EXPIRY: u32 = u32::MAX;
 
@@ -127,7 +129,7 @@ impl<'a> Body<'a> {
     /// neither.
     #[expect(clippy::expect_used, reason = "Invariant: MQTT bounds both lengths")]
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.reserve(HEADER_LEN + self.topic.len() + self.properties.len() + self.payload.len());
+        out.reserve(self.len());
         out.push(VERSION);
         out.push(0);
         let topic_len = u16::try_from(self.topic.len()).expect("topic of at most 65,535 bytes");
@@ -139,6 +141,18 @@ impl<'a> Body<'a> {
         out.extend_from_slice(self.topic.as_bytes());
         out.extend_from_slice(self.properties);
         out.extend_from_slice(self.payload);
+    }
+
+    /// Bytes that it takes when it is encoded.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        HEADER_LEN + self.topic.len() + self.properties.len() + self.payload.len()
+    }
+
+    /// Whether it takes none, which no body does.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        false
     }
 
     /// Reads a body in place.
@@ -225,7 +239,11 @@ impl Message {
     /// # Errors
     /// [`BodyError`] when the stored bytes are not a body.
     pub fn parts(&self) -> Result<Body<'_>, BodyError> {
-        Body::decode(&self.body)
+        let block = (self.body.len() >= ALONE_BYTES).then_some(&self.body);
+        Ok(Body {
+            block,
+            ..Body::decode(&self.body)?
+        })
     }
 }
 

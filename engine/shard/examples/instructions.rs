@@ -103,6 +103,10 @@ impl Store for Tail {
     fn refuses(&self) -> bool {
         false
     }
+
+    fn has_room(&self, _: usize, _: usize) -> bool {
+        true
+    }
     fn applied_from(&self, _: LogId) -> LogOffset {
         LogOffset(u64::MAX)
     }

@@ -13,6 +13,9 @@ use crate::rules::Rules;
 /// Bytes of a topic name or filter, at most: as many as MQTT allows.
 pub const NAME_BYTES_MAX: u16 = u16::MAX;
 
+/// Bytes of events in a lane besides one of the largest packets, at least.
+const LANE_BYTES_MIN: usize = 1024 * 1024;
+
 /// What a shard is told at its start. Every bound has a default.
 #[derive(Clone, Debug)]
 pub struct ShardConfig {
@@ -193,6 +196,10 @@ impl ShardConfig {
             park_after_ms: 1000 * u64::from(limits.park_after_s),
             connect_timeout_ms: 1000 * u64::from(limits.connect_timeout_s),
             connects_per_s: share(limits.connects_per_s),
+            // One packet never fills a lane: at QoS 0 it would be lost.
+            lane_bytes_max: self
+                .lane_bytes_max
+                .max(limits.packet_bytes as usize + LANE_BYTES_MIN),
             publishes_per_s: limits.publishes_per_s,
             publish_bytes_per_s: limits.publish_bytes_per_s,
             ..self

@@ -182,7 +182,8 @@ impl Shard {
         let is_full = self.delayed.len() >= self.config.delayed_max;
         let is_held = publication.qos == QoS::AtMostOnce && !self.takes_publications(store);
         // A will has its place already.
-        if !publication.was_kept && (is_full || is_held) {
+        let has_room = store.has_room(publication.body.len(), 0);
+        if !publication.was_kept && (is_full || is_held || !has_room) {
             return false;
         }
         let due_ms = self.now.wall_ms + u64::from(publication.delay_s) * 1000;

@@ -93,7 +93,7 @@ pub use config::{NAME_BYTES_MAX, ShardConfig, home_shard};
 pub use counters::{Counters, Kind};
 pub use engine_session::{Address, LogId, LogOffset, Message, Now};
 pub use group::{Strategy, UnknownStrategy};
-pub use limits::{ClientLimits, Hold};
+pub use limits::{CONNECT_BYTES_MAX, ClientLimits, Hold};
 pub use output::Output;
 pub use port::*;
 pub use redirect::Redirect;

@@ -1,5 +1,8 @@
 //! What the clients of a node may do.
 
+/// Bytes of a CONNECT, at most: who has not said who they are takes no more memory.
+pub const CONNECT_BYTES_MAX: u32 = 1024 * 1024;
+
 /// Bounds of clients. Each has a default and a key in the configuration; what MQTT has words for is
 /// told to the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -13,6 +13,7 @@ use crate::announce::reserved;
 use crate::connect::Opening;
 use crate::delayed::split;
 use crate::ending::Ending;
+use crate::limits::CONNECT_BYTES_MAX;
 use crate::port::{ConnectionId, Store};
 use crate::publish::Publication;
 use crate::replay::Wish;
@@ -39,7 +40,10 @@ impl Shard {
         bytes: &[u8],
         store: &mut S,
     ) -> usize {
-        match decode(bytes, Version::V5, &self.limits(), Direction::FromClient) {
+        let limits = Limits {
+            packet_bytes_max: self.config.packet_bytes_max.min(CONNECT_BYTES_MAX),
+        };
+        match decode(bytes, Version::V5, &limits, Direction::FromClient) {
             Ok(Decoded::NeedMore { .. }) => 0,
             Ok(Decoded::Packet {
                 packet: Packet::Connect(mut connect),

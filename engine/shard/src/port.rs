@@ -121,7 +121,7 @@ pub struct NewMessage<'a> {
     pub packet_id: u16,
     /// Hybrid logical clock value: (wall ms << 16) | counter.
     pub stamp: u64,
-    /// The queues that refer to it; at most 4,096.
+    /// The queues that refer to it.
     pub queues: &'a [QueueId],
     /// The engine's message body (`engine_session::message` has the byte table).
     pub body: &'a [u8],
@@ -243,6 +243,9 @@ pub trait Store {
     fn durable(&self) -> LogOffset;
     /// The disk is so full that publications are to be refused.
     fn refuses(&self) -> bool;
+    /// Whether a publication with a body of so many bytes can be appended for so many queues:
+    /// disk and log have room for it.
+    fn has_room(&self, bytes: usize, queues: usize) -> bool;
     /// What follows from records of this log (of another shard, or this one), up to here, is on
     /// disk in this shard's state.
     fn applied_from(&self, log: LogId) -> LogOffset;

@@ -14,6 +14,9 @@ use crate::shard::Shard;
 use crate::state;
 use crate::waits::{Ack, Pending, Wait};
 
+/// Bytes of memory that stay with a shard for the next publication, at most.
+const SCRATCH_BYTES_MAX: usize = 4 << 20;
+
 /// A publication on its way into the log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Publication<'a> {
@@ -137,7 +140,7 @@ impl Shard {
     }
 
     /// Routes and appends, or keeps it until it is due; false: the cap on queues or on delayed
-    /// publications is reached, nothing has happened.
+    /// publications is reached, or there is no room for it. Nothing has happened then.
     pub(crate) fn publish<S: Store>(
         &mut self,
         publication: &Publication<'_>,
@@ -152,6 +155,11 @@ impl Shard {
         let Some(route) = self.routes.route(&self.table, topic, store) else {
             return false;
         };
+        let stored =
+            publication.qos > QoS::AtMostOnce || publication.retain || self.config.store_qos0;
+        if stored && !store.has_room(publication.body.len(), route.queues.len()) {
+            return false;
+        }
         let reason = if route.is_unheard {
             ReasonCode::NoMatchingSubscribers
         } else {
@@ -161,8 +169,6 @@ impl Shard {
         let mut body = std::mem::take(&mut self.scratch);
         body.clear();
         publication.body.encode(&mut body);
-        let stored =
-            publication.qos > QoS::AtMostOnce || publication.retain || self.config.store_qos0;
         if stored {
             self.append(publication, &route, &body, changes, ack, store);
         } else {
@@ -171,7 +177,9 @@ impl Shard {
         if publication.qos == QoS::AtMostOnce && !route.filters.is_empty() {
             self.notify_qos0(publication, &route, &body, store);
         }
-        self.scratch = body;
+        if body.capacity() <= SCRATCH_BYTES_MAX {
+            self.scratch = body;
+        }
         true
     }
 

@@ -230,12 +230,18 @@ impl<D: Disk> Log<D> {
         std::iter::once(start).chain(later).collect()
     }
 
-    /// A read of the bytes from `start`, where a [`Chunk`] begins, up to `end`, 1 MiB at most, for
-    /// all who wait for some of them; `None`: they are not in the log any more.
+    /// A read of the bytes from `start`, where a [`Chunk`] begins, up to `end`, for all who wait
+    /// for some of them: 1 MiB at most, unless it is a large one ([`Chunk::is_large`]). `None`:
+    /// they are not in the log any more.
     #[must_use]
-    pub fn chunk_read(&self, start: LogOffset, end: LogOffset) -> Option<ChunkRead<D::File>> {
+    pub fn chunk_read(
+        &self,
+        start: LogOffset,
+        end: LogOffset,
+        is_large: bool,
+    ) -> Option<ChunkRead<D::File>> {
         let segment = self.segment_of(start).filter(|_| start >= self.start())?;
-        match missing(segment, chunk_base(segment, start), end, false) {
+        match missing(segment, chunk_base(segment, start), end, is_large) {
             Stop::Missing(read) => Some(read),
             Stop::Failed(_) => None,
         }
@@ -396,7 +402,11 @@ impl<D: Disk> Log<D> {
             let base = chunk_base(segment, from);
             let Some(piece) = self.cache.piece(base, from, end) else {
                 let upto = end.max(at.plus(ahead));
-                return Err(missing(segment, base, upto, ahead > READ_BYTES_MAX));
+                if ahead > READ_BYTES_MAX {
+                    // The whole record, whatever of it is there.
+                    return Err(missing(segment, chunk_base(segment, at), upto, true));
+                }
+                return Err(missing(segment, base, upto, false));
             };
             if piece.len() == len {
                 return Ok(piece);

@@ -18,7 +18,7 @@ use storage_state::section;
 use super::error::CoreError;
 use super::names::name_row;
 use super::retain::SECTION_BYTES;
-use super::store::{ShardStore, message};
+use super::store::{RETAIN, ShardStore, message};
 
 /// Retained publications that one question is about, at most.
 const CHECK_ITEMS: usize = 64;
@@ -216,7 +216,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                 None => {}
             }
         }
-        if record.kind == RecordKind::Message && record.flags & 4 != 0 {
+        if record.kind == RecordKind::Message && record.flags & RETAIN != 0 {
             let message = message(record);
             if let Ok(row) = retained_change(&message, self.wall_ms) {
                 let change = section::Change {

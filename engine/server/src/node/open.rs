@@ -21,7 +21,7 @@ use super::reads::ReadOptions;
 use super::rehome::Rehoming;
 use super::reserve::{Reserve, release_if_needed};
 use super::retain::RetentionOptions;
-use super::store::{DERIVED, StoreParts, count_files, encode_changes, message};
+use super::store::{DERIVED, RETAIN, StoreParts, count_files, encode_changes, message};
 
 /// How a data directory is opened.
 #[derive(Clone, Debug)]
@@ -392,7 +392,7 @@ fn replay<D: Disk>(
             replay_retained((homes, now), (log.0, at.0), &message, files)?;
         }
     }
-    if record.kind == RecordKind::Message && record.flags & 4 != 0 {
+    if record.kind == RecordKind::Message && record.flags & RETAIN != 0 {
         replay_retained((homes, now), (log.0, at.0), &message(record), files)?;
     }
     for one in files.iter_mut() {

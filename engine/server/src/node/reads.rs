@@ -12,12 +12,12 @@ use bytes::Bytes;
 use engine_mqtt::QoS;
 use engine_shard::{LogOffset, Message, QueueName, ReadAnswer, ReadRequest, ReadToken};
 use storage_io::{Disk, DiskError, DiskQueue, Done, Op};
-use storage_log::{Chunk, ChunkRead, LogError, Lookup, RecordKind, Scan};
+use storage_log::{Chunk, ChunkRead, LogError, Lookup, Record, RecordKind, Scan};
 use storage_queue::{Found, PageRead};
 
 use super::error::CoreError;
 use super::search::{Limits, SearchJob, Searched};
-use super::store::{ShardStore, message};
+use super::store::{ShardStore, is_again, message};
 use super::sweep::Sweep;
 
 /// Records that one scan looks at, at most.
@@ -175,6 +175,9 @@ impl Reads {
     }
 }
 
+/// Milliseconds for which a large record that was read stays in memory, for others that want it.
+const LARGE_CHUNK_MS: u64 = 1_000;
+
 /// A read under way.
 #[derive(Debug)]
 struct Read {
@@ -189,8 +192,8 @@ struct Read {
     kept_bytes: usize,
     /// Its place among those that keep messages.
     keeper: Option<u64>,
-    /// Where the bytes begin that it waits for.
-    waits_at: Option<storage_log::LogOffset>,
+    /// The bytes that it waits for.
+    waits_for: Option<Chunk>,
 }
 
 #[derive(Debug)]
@@ -222,8 +225,12 @@ struct IndexJob {
 /// Reading the records that a look-up has named.
 #[derive(Debug)]
 struct RecordsJob {
+    /// Ascending.
+    queues: Vec<storage_log::QueueId>,
     /// Offset and size, ascending, each once.
     wanted: Vec<(u64, u32)>,
+    /// The next one, which is a message once more, and the next record before it to look at.
+    again: Option<(Record, LogOffset)>,
     done: usize,
     covered: LogOffset,
     limits: Limits,
@@ -311,7 +318,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             kept: 0,
             kept_bytes: 0,
             keeper: None,
-            waits_at: None,
+            waits_for: None,
         };
         self.reads.open.insert(token, Box::new(read));
     }
@@ -326,8 +333,8 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         if let Job::Records(job) = &read.job {
             self.reads.found -= job.wanted.len() - job.done;
         }
-        if let Some(at) = read.waits_at {
-            self.reads.sweep.forget(token, at);
+        if let Some(chunk) = read.waits_for {
+            self.reads.sweep.forget(token, chunk);
         }
     }
 
@@ -339,7 +346,8 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         limits: Limits,
     ) -> Job {
         let known = queues.iter().filter_map(|name| self.queue_id(name));
-        let queues = known.collect();
+        let mut queues: Vec<_> = known.collect();
+        queues.sort_unstable();
         let upto = upto.min(LogOffset(self.log.durable().0));
         Job::Index(IndexJob {
             queues,
@@ -387,7 +395,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
     /// A read waits for bytes of the log.
     fn wait_for(&mut self, token: ReadToken, mut read: Box<Read>, chunk: Chunk) {
         self.reads.keep(token, &mut read);
-        read.waits_at = Some(chunk.start());
+        read.waits_for = Some(chunk);
         self.reads.sweep.wait(token, chunk);
         self.reads.open.insert(token, read);
         while self.reads.kept_bytes > self.reads.options.kept_bytes_max {
@@ -429,20 +437,39 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         }
         self.reads.looked_up = 0;
         while let Some((at, end)) = self.reads.sweep.next() {
-            if let Some(read) = self.log.chunk_read(at, end) {
+            if let Some(read) = self.log.chunk_read(at, end, false) {
                 self.submit_chunk(read);
                 continue;
             }
             // Retention has taken it meanwhile: whoever waits finds out.
             let behind = storage_log::LogOffset(at.0 + 1);
-            self.wake(at, behind);
+            let readers = self.reads.sweep.wake(at, behind);
+            self.wake(readers);
+        }
+        // Those that the last large record was read for have seen it.
+        if self.reads.ready.is_empty()
+            && let Some(chunk) = self.reads.sweep.next_large()
+        {
+            match self.log.chunk_read(chunk.start(), chunk.end(), true) {
+                Some(read) => self.submit_chunk(read),
+                None => self.wake_for(chunk),
+            }
         }
     }
 
-    fn wake(&mut self, from: storage_log::LogOffset, upto: storage_log::LogOffset) {
-        for token in self.reads.sweep.wake(from, upto) {
+    fn wake_for(&mut self, chunk: Chunk) {
+        let readers = if chunk.is_large() {
+            self.reads.sweep.wake_large(chunk)
+        } else {
+            self.reads.sweep.wake(chunk.start(), chunk.end())
+        };
+        self.wake(readers);
+    }
+
+    fn wake(&mut self, readers: Vec<ReadToken>) {
+        for token in readers {
             if let Some(read) = self.reads.open.get_mut(&token) {
-                read.waits_at = None;
+                read.waits_for = None;
                 self.reads.ready.push_back(token);
             }
         }
@@ -502,7 +529,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         bytes: &mut usize,
     ) -> Result<Step, CoreError> {
         while let Some((at, size)) = job.wanted.get(job.done).copied() {
-            match self.record(LogOffset(at), size as usize)? {
+            match self.first_of(job, LogOffset(at), size as usize)? {
                 Ok(Some(found)) if found.qos > QoS::AtMostOnce => {
                     *bytes += found.body.len();
                     messages.push(found);
@@ -521,6 +548,42 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             }
         }
         Ok(Step::Done(job.covered))
+    }
+
+    /// The message at `at`, as [`Self::record`], unless it is one once more that is in these queues
+    /// before: then they have brought it.
+    fn first_of(
+        &mut self,
+        job: &mut RecordsJob,
+        at: LogOffset,
+        size: usize,
+    ) -> Result<Result<Option<Message>, Chunk>, CoreError> {
+        let (record, mut part) = match job.again.take() {
+            Some(again) => again,
+            None => match self.whole_record(at, size)? {
+                Ok(Some(record)) if is_again(&record) => {
+                    let first = at.0.saturating_sub(u64::from(record.tag));
+                    (record, LogOffset(first))
+                }
+                found => return Ok(found.map(|found| found.map(message))),
+            },
+        };
+        while part < at {
+            let earlier = match self.whole_record(part, 0)? {
+                Ok(Some(earlier)) => earlier,
+                Ok(None) => break,
+                Err(chunk) => {
+                    job.again = Some((record, part));
+                    return Ok(Err(chunk));
+                }
+            };
+            let mut queues = earlier.queues.iter();
+            if queues.any(|(queue, _)| job.queues.binary_search(&queue).is_ok()) {
+                return Ok(Ok(None));
+            }
+            part = LogOffset(earlier.end.0);
+        }
+        Ok(Ok(Some(message(record))))
     }
 
     /// Collects the entries of all queues; `Err`: this page is missing.
@@ -551,6 +614,8 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         wanted.dedup_by_key(|(at, _)| *at);
         let covered = LogOffset(covered.min(job.upto.0).max(job.from.0));
         Ok(Ok(RecordsJob {
+            queues: std::mem::take(&mut job.queues),
+            again: None,
             wanted,
             done: 0,
             covered,
@@ -558,14 +623,23 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         }))
     }
 
-    /// One record; `Err`: these bytes are missing, `Ok(None)`: it cannot be read.
+    /// One message; `Err`: these bytes are missing, `Ok(None)`: it cannot be read.
     fn record(
         &mut self,
         at: LogOffset,
         size: usize,
     ) -> Result<Result<Option<Message>, Chunk>, CoreError> {
+        let found = self.whole_record(at, size)?;
+        Ok(found.map(|found| found.map(message)))
+    }
+
+    fn whole_record(
+        &mut self,
+        at: LogOffset,
+        size: usize,
+    ) -> Result<Result<Option<Record>, Chunk>, CoreError> {
         match self.log.read(storage_log::LogOffset(at.0), size) {
-            Ok(Lookup::Ready(record)) => Ok(Ok(Some(message(record)))),
+            Ok(Lookup::Ready(record)) => Ok(Ok(Some(record))),
             Ok(Lookup::Missing(read)) => Ok(Err(read.chunk)),
             Err(LogError::Retired { .. }) => Ok(Ok(None)),
             Err(error) => {
@@ -598,7 +672,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                 Scan::Ready(record) => {
                     *at = LogOffset(record.end.0);
                     *seen += 1;
-                    let is_message = record.kind == RecordKind::Message;
+                    let is_message = record.kind == RecordKind::Message && !is_again(&record);
                     let found = message(record);
                     if is_message && (found.qos > QoS::AtMostOnce || found.retain) {
                         *bytes += found.body.len();
@@ -634,8 +708,11 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             }
             (Ok(Done::Read(bytes)), Some(chunk)) => {
                 failed.chunks.remove(&chunk.start());
+                if chunk.is_large() {
+                    self.large_until_ms = self.now_ms + LARGE_CHUNK_MS;
+                }
                 self.log.insert_chunk(chunk, bytes);
-                self.wake(chunk.start(), chunk.end());
+                self.wake_for(chunk);
             }
             (Ok(_), _) => {}
             (Err(error), chunk) => {
@@ -650,7 +727,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                 tracing::warn!(shard, %error, "a read has failed and is done once more");
                 self.counters.reads_again += 1;
                 if let Some(chunk) = chunk {
-                    self.wake(chunk.start(), chunk.end());
+                    self.wake_for(chunk);
                 }
             }
         }
@@ -665,7 +742,8 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         }
     }
 
-    /// Reads bytes of the log for who looks again when they are there.
+    /// Reads bytes of the log for who looks again when they are there. Of large records, one is
+    /// read at a time: whoever waits for another asks again.
     pub(super) fn read_chunk(&mut self, read: ChunkRead<D::File>) {
         if !self.reads.sweep.brings(read.chunk) {
             self.submit_chunk(read);

@@ -9,7 +9,7 @@ use storage_io::Disk;
 use storage_log::{ChunkRead, Log, LogError, Record, RecordKind, Scan};
 
 use super::reads::SCAN_RECORDS;
-use super::store::message;
+use super::store::{is_again, message};
 
 /// How much one read brings.
 #[derive(Clone, Copy, Debug)]
@@ -139,7 +139,7 @@ impl SearchJob {
 
 /// The publication of a record, if it is of QoS 1 or 2 and matches.
 fn wanted(record: Record, filters: &[Arc<str>]) -> Option<Message> {
-    if record.kind != RecordKind::Message {
+    if record.kind != RecordKind::Message || is_again(&record) {
         return None;
     }
     let found = message(record);

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 
 use engine_mqtt::QoS;
 use engine_shard::{
-    Address, Appended, Change, LogId, LogOffset, Message, NewRecord, QueueId, QueueName,
-    ReadAnswer, ReadRequest, ReadToken, Store, Table, Walk,
+    Address, Appended, Change, LogId, LogOffset, Message, NewMessage, NewRecord, QueueId,
+    QueueName, ReadAnswer, ReadRequest, ReadToken, Store, Table, Walk,
 };
 use storage_io::{Completion, Disk, DiskQueue};
-use storage_log::{Log, Record, RecordKind};
+use storage_log::{Log, RECORD_BYTES_MAX, RECORD_QUEUES_MAX, Record, RecordKind};
 use storage_queue::{Entry, Index};
 use storage_state::{Row, StateStore};
 
@@ -96,6 +96,8 @@ pub struct ShardStore<D: Disk, Q> {
     pub(super) reads: Reads,
     pub(super) answers: VecDeque<(ReadToken, ReadAnswer)>,
     pub(super) next_token: u64,
+    /// How long what was read for a large record stays in memory, monotonic milliseconds.
+    pub(super) large_until_ms: u64,
     pub(super) counters: StoreCounters,
     /// An error that a call without a result met.
     pub(super) failed: Option<CoreError>,
@@ -115,6 +117,29 @@ impl<D: Disk, Q> std::fmt::Debug for ShardStore<D, Q> {
     }
 }
 
+/// Set in the flags of a record that replaces its topic's retained message.
+pub(super) const RETAIN: u16 = 4;
+
+/// Set in the flags of a record that is the message of the one before once more, for queues that
+/// had no room there. A crash leaves both or none. Its tag is how many bytes before it the first of
+/// them begins.
+const AGAIN: u16 = 8;
+
+/// Bytes of a record for each of its queues.
+const QUEUE_BYTES: usize = 16;
+
+/// Bytes of a record besides its message and the ids of its queues, at most: names, other changes
+/// of state, headers.
+const RECORD_BYTES: usize = 512 << 10;
+
+/// Bytes of names of new queues that go with another record; more get records of their own.
+const CREATED_BYTES_MAX: usize = 64 << 10;
+
+/// Whether a record is a message that a record before it is, too.
+pub(super) const fn is_again(record: &Record) -> bool {
+    record.flags & AGAIN != 0
+}
+
 /// A record of the log as the engine sees it.
 pub(super) fn message(record: Record) -> Message {
     let (log, offset) = record.address;
@@ -126,9 +151,27 @@ pub(super) fn message(record: Record) -> Message {
         stamp: record.stamp,
         publisher: record.publisher,
         qos: QoS::from_bits((record.flags & 3) as u8).unwrap_or(QoS::AtMostOnce),
-        retain: record.flags & 4 != 0,
+        retain: record.flags & RETAIN != 0,
         body: record.body,
     }
+}
+
+/// What the index has to know of a record at `at`; returns where it ends.
+fn add_entries(
+    record: &storage_log::NewRecord<'_>,
+    at: storage_log::LogOffset,
+    entries: &mut Vec<Entry>,
+) -> storage_log::LogOffset {
+    let len = record.encoded_len();
+    let size = u32::try_from(len).unwrap_or(u32::MAX);
+    entries.extend(record.queues.iter().map(|(queue, queue_offset)| Entry {
+        queue: *queue,
+        queue_offset: *queue_offset,
+        at,
+        size,
+        tag: record.tag,
+    }));
+    storage_log::LogOffset(at.0 + len as u64)
 }
 
 /// See [`ShardStore::open_files`]; the descriptor of the directory is counted as well.
@@ -189,6 +232,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             reads: Reads::new(reads),
             answers: VecDeque::new(),
             next_token: TOKEN_OWNER,
+            large_until_ms: 0,
             counters: StoreCounters::default(),
             failed: None,
             reserve,
@@ -286,6 +330,9 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             self.state.flush_now(durable)?;
         } else {
             self.state.flush(durable)?;
+        }
+        if self.log.has_large_chunk() && now_ms >= self.large_until_ms {
+            self.log.forget_large_chunk();
         }
         Ok(())
     }
@@ -408,59 +455,85 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
         self.section.append(&mut self.created);
         self.names.created();
         encode_changes(record.changes, &mut self.section);
-        self.entries.clear();
         let mut queues = Vec::new();
-        let (kind, flags, new) = match &record.message {
-            Some(new) => {
-                let mut flags = new.qos as u16;
-                if new.retain {
-                    flags |= 4;
-                }
-                for id in new.queues {
-                    let id = storage_log::QueueId(id.0);
-                    queues.push((id, self.index.next_offset(id)));
-                }
-                (RecordKind::Message, flags, Some(new))
-            }
-            None => (RecordKind::State, 0, None),
-        };
+        let new = record.message.as_ref();
+        for id in new.map_or(&[][..], |new| new.queues) {
+            let id = storage_log::QueueId(id.0);
+            queues.push((id, self.index.next_offset(id)));
+        }
+        let appended = self.append_parts(new, &queues);
+        let (offset, end) = (appended.offset, appended.end);
+        self.counters.bytes_appended += end.0 - offset.0;
+        if let Err(error) = self.index.append(&self.entries) {
+            self.failed.get_or_insert_with(|| error.into());
+        }
+        let log = self.log.log_id().0;
+        if let Err(error) = self.state.apply(log, end.0, &self.section) {
+            self.failed.get_or_insert_with(|| error.into());
+        }
+        Appended {
+            offset: LogOffset(offset.0),
+            end: LogOffset(end.0),
+        }
+    }
+
+    /// Appends a message, or changes of state without one: as one record, or as several when it is
+    /// in more queues than one may have. What the index has to know is in `entries` then.
+    fn append_parts(
+        &mut self,
+        new: Option<&NewMessage<'_>>,
+        queues: &[(storage_log::QueueId, u64)],
+    ) -> storage_log::Appended {
         let body = [new.map_or(&[][..], |new| new.body)];
-        let appended = self.log.append(&storage_log::NewRecord {
-            kind,
-            flags,
+        let retain = new.map_or(0, |new| if new.retain { RETAIN } else { 0 });
+        let (first, more) = queues.split_at(queues.len().min(RECORD_QUEUES_MAX));
+        let first = storage_log::NewRecord {
+            kind: new.map_or(RecordKind::State, |_| RecordKind::Message),
+            flags: new.map_or(0, |new| new.qos as u16 | retain),
             stamp: new.map_or(self.wall_ms << 16, |new| new.stamp),
             publisher: new.map_or(0, |new| new.publisher),
             packet_id: new.map_or(0, |new| new.packet_id),
             epoch: 0,
-            queues: &queues,
+            queues: first,
             tag: 0,
             state: &self.section,
             body: &body,
-        });
-        let len = appended.end.0 - appended.offset.0;
-        self.counters.records_appended += 1;
-        self.counters.bytes_appended += len;
-        let size = u32::try_from(len).unwrap_or(u32::MAX);
-        self.entries
-            .extend(queues.into_iter().map(|(queue, queue_offset)| Entry {
-                queue,
-                queue_offset,
-                at: appended.offset,
-                size,
-                tag: 0,
-            }));
-        let indexed = self.index.append(&self.entries).map_err(CoreError::from);
-        let log = self.log.log_id().0;
-        let applied = self
-            .state
-            .apply(log, appended.end.0, &self.section)
-            .map_err(CoreError::from);
-        if let Err(error) = indexed.and(applied) {
-            self.failed.get_or_insert(error);
+        };
+        self.entries.clear();
+        if more.is_empty() {
+            let appended = self.log.append(&first);
+            add_entries(&first, appended.offset, &mut self.entries);
+            self.counters.records_appended += 1;
+            return appended;
         }
-        Appended {
-            offset: LogOffset(appended.offset.0),
-            end: LogOffset(appended.end.0),
+        let mut records = vec![first];
+        let mut len = first.encoded_len();
+        for queues in more.chunks(RECORD_QUEUES_MAX) {
+            let again = storage_log::NewRecord {
+                flags: new.map_or(0, |new| new.qos as u16 | AGAIN),
+                queues,
+                tag: u32::try_from(len).unwrap_or(u32::MAX),
+                state: &[],
+                ..first
+            };
+            len += again.encoded_len();
+            records.push(again);
+        }
+        let appended = self.log.append_together(&records);
+        let mut at = appended.offset;
+        for record in &records {
+            at = add_entries(record, at, &mut self.entries);
+        }
+        self.counters.records_appended += records.len() as u64;
+        appended
+    }
+
+    /// Writes the names of new queues, once there are many, in a record of their own.
+    fn write_created(&mut self) {
+        if self.created.len() > CREATED_BYTES_MAX {
+            let section = std::mem::take(&mut self.created);
+            self.append_state(&section, &section);
+            self.names.created();
         }
     }
 }
@@ -480,6 +553,13 @@ impl<D: Disk, Q: DiskQueue<D::File>> Store for ShardStore<D, Q> {
 
     fn refuses(&self) -> bool {
         self.retention.refuses
+    }
+
+    fn has_room(&self, bytes: usize, queues: usize) -> bool {
+        let records = queues.div_ceil(RECORD_QUEUES_MAX).max(1);
+        let all = records.saturating_mul(bytes);
+        let all = all.saturating_add(queues * QUEUE_BYTES);
+        all <= RECORD_BYTES_MAX - RECORD_BYTES && self.log.has_room_for(all)
     }
 
     fn applied_from(&self, log: LogId) -> LogOffset {
@@ -509,6 +589,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> Store for ShardStore<D, Q> {
             value: Some(name_row(id, None)),
         };
         encode_changes(&[change], &mut self.created);
+        self.write_created();
         Some(id)
     }
 

@@ -17,8 +17,8 @@ use self::upgrade::Upgrade;
 
 mod upgrade;
 
-/// The longest frame that is taken. A packet has at most 1 MiB; a frame may hold several.
-const FRAME_BYTES_MAX: u64 = 16 << 20;
+/// The longest frame that is taken: a packet has at most 256 MiB, and a frame may hold several.
+const FRAME_BYTES_MAX: u64 = 272 << 20;
 
 /// The longest payload of a control frame, by the standard.
 const CONTROL_BYTES_MAX: u64 = 125;
@@ -259,7 +259,7 @@ impl Frames {
         } else if self.opcode() == TEXT {
             Some((CloseCode::Unacceptable, "a text frame"))
         } else if len > FRAME_BYTES_MAX {
-            Some((CloseCode::TooBig, "a frame of more than 16 MiB"))
+            Some((CloseCode::TooBig, "a frame of more than 272 MiB"))
         } else if !self.is_control() && (self.opcode() == CONTINUATION) != self.in_message {
             Some((CloseCode::Protocol, "parts of messages out of order"))
         } else {

@@ -94,7 +94,7 @@ fn what_clients_must_not_send_closes_with_a_code() {
     check_refused(&masked(FIN | PING, &[0; 126]), 1002);
     check_refused(&masked(PING, b""), 1002);
     check_refused(
-        &[FIN | BINARY, 255, 0, 0, 0, 0, 1, 0, 0, 1, 1, 2, 3, 4],
+        &[FIN | BINARY, 255, 0, 0, 0, 0, 17, 0, 0, 1, 1, 2, 3, 4],
         1009,
     );
     check_refused(

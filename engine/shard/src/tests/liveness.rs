@@ -219,3 +219,29 @@ fn a_subscription_to_very_many_filters_needs_no_deep_stack() {
     assert!(net.client("s").said.iter().any(granted));
     assert_eq!(net.payloads("s"), ["last"]);
 }
+
+/// It is refused before anything has happened, and the next one of the same client is taken.
+#[test]
+fn a_publication_without_room_is_refused_alone() {
+    let much = "x".repeat(2_000);
+    let full = ReasonCode::QuotaExceeded;
+    for topic in ["t", "$delayed/60/t"] {
+        let mut net = Net::new(1);
+        net.stores[0].room_bytes = 1_000;
+        net.connect("s", &CLEAN);
+        net.subscribe("s", &[("t", QoS::ExactlyOnce)]);
+        net.connect("p", &CLEAN);
+        net.client("p").said.clear();
+        let before = net.stores[0].record_count();
+        for (qos, id) in [(QoS::AtLeastOnce, 1), (QoS::ExactlyOnce, 2)] {
+            net.publish_with("p", topic, &much, qos, id, false, false);
+        }
+        net.settle();
+        let expected = [Said::PubAck(1, full), Said::PubRec(2, full)];
+        assert_eq!(net.client("p").said, expected);
+        assert_eq!(net.stores[0].record_count(), before);
+        net.publish("p", "t", "little", QoS::ExactlyOnce, 2);
+        net.settle();
+        assert_eq!(net.payloads("s"), ["little"]);
+    }
+}

@@ -41,6 +41,8 @@ pub(super) struct MemoryStore {
     pub(super) walks: usize,
     pub(super) walked: usize,
     pub(super) is_full: bool,
+    /// Bytes of a body for which there is room, at most.
+    pub(super) room_bytes: usize,
 }
 
 impl MemoryStore {
@@ -58,6 +60,7 @@ impl MemoryStore {
             walks: 0,
             walked: 0,
             is_full: false,
+            room_bytes: usize::MAX,
         }
     }
 
@@ -219,6 +222,10 @@ impl Store for MemoryStore {
 
     fn refuses(&self) -> bool {
         false
+    }
+
+    fn has_room(&self, bytes: usize, _: usize) -> bool {
+        bytes <= self.room_bytes
     }
 
     fn applied_from(&self, _log: LogId) -> LogOffset {
