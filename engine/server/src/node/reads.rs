@@ -163,9 +163,14 @@ impl Reads {
         if !self.can_look_up() {
             return None;
         }
-        self.look_ups += 1;
-        self.looked_up += 1;
-        self.fresh.pop_front()
+        let token = self.fresh.pop_front()?;
+        // One that was cancelled is still in the line.
+        if let Some(read) = self.open.get_mut(&token) {
+            read.looks_up = true;
+            self.look_ups += 1;
+            self.looked_up += 1;
+        }
+        Some(token)
     }
 
     /// Whether bytes of the log are to be asked for only when more reads know which they want.
@@ -192,6 +197,8 @@ struct Read {
     kept_bytes: usize,
     /// Its place among those that keep messages.
     keeper: Option<u64>,
+    /// Whether it is one of the look-ups under way.
+    looks_up: bool,
     /// The bytes that it waits for.
     waits_for: Option<Chunk>,
 }
@@ -318,6 +325,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             kept: 0,
             kept_bytes: 0,
             keeper: None,
+            looks_up: false,
             waits_for: None,
         };
         self.reads.open.insert(token, Box::new(read));
@@ -329,7 +337,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
             return;
         };
         self.reads.forget_kept(&mut read);
-        // Only these answer in part.
+        self.reads.look_ups -= usize::from(read.looks_up);
         if let Job::Records(job) = &read.job {
             self.reads.found -= job.wanted.len() - job.done;
         }
@@ -482,6 +490,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                 messages,
                 bytes,
                 answered,
+                looks_up,
                 ..
             } = read;
             match job {
@@ -497,6 +506,7 @@ impl<D: Disk, Q: DiskQueue<D::File>> ShardStore<D, Q> {
                 }
                 Job::Index(index) => match self.look_up(index)? {
                     Ok(records) => {
+                        *looks_up = false;
                         self.reads.look_ups -= 1;
                         self.reads.found += records.wanted.len();
                         *job = Job::Records(records);

@@ -1,7 +1,7 @@
 //! Many readers that are far behind: what they get, and what it costs.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::ops::RangeInclusive;
 
 use engine_mqtt::QoS;
 use engine_shard::{
@@ -18,6 +18,9 @@ use super::store::ShardStore;
 
 const READERS: u32 = 600;
 const RECORDS_EACH: u32 = 60;
+
+/// Turns after which reads that wait are taken to wait for ever.
+const TURNS_MAX: usize = 100_000;
 
 /// A disk queue that counts what is read.
 #[derive(Debug)]
@@ -96,10 +99,21 @@ impl Rig {
     }
 
     fn append(&mut self, reader: u32, number: u32) {
-        let id = self.store.queue(&queue(reader)).unwrap();
-        let mut body = vec![0; 300];
+        self.append_bytes(reader, number, 300);
+    }
+
+    fn append_bytes(&mut self, reader: u32, number: u32, len: usize) {
+        let mut body = vec![0; len];
         body[..4].copy_from_slice(&reader.to_le_bytes());
         body[4..8].copy_from_slice(&number.to_le_bytes());
+        self.append_to(reader..=reader, &body);
+    }
+
+    /// One message in the queues of these readers.
+    fn append_to(&mut self, readers: RangeInclusive<u32>, body: &[u8]) {
+        let queues: Vec<_> = readers
+            .map(|reader| self.store.queue(&queue(reader)).unwrap())
+            .collect();
         self.store.append(&NewRecord {
             message: Some(NewMessage {
                 qos: QoS::AtLeastOnce,
@@ -107,8 +121,8 @@ impl Rig {
                 publisher: 1,
                 packet_id: 1,
                 stamp: 1 << 16,
-                queues: &[id],
-                body: &body,
+                queues: &queues,
+                body,
             }),
             changes: &[],
         });
@@ -131,8 +145,14 @@ impl Rig {
 
     /// A token has the reader's number, and how often it has asked before.
     fn pull(&mut self, reader: u32, again: u64, from: LogOffset) {
+        self.pull_all(&[reader], again, from);
+    }
+
+    /// As [`Rig::pull`], of all these readers' queues at once, as the first of them.
+    fn pull_all(&mut self, readers: &[u32], again: u64, from: LogOffset) {
+        let reader = readers[0];
         let request = ReadRequest::Pull {
-            queues: Arc::new([queue(reader)]),
+            queues: readers.iter().map(|reader| queue(*reader)).collect(),
             from,
             upto: self.store.durable(),
             limit: 1_000,
@@ -142,23 +162,33 @@ impl Rig {
         self.store.read(token, request);
     }
 
-    /// The numbers of the messages that each reader got, and how many answers there were.
-    fn drain(&mut self, mut see: impl FnMut(&mut Self, u64, &ReadAnswer)) -> Drained {
-        let mut drained = Drained::default();
+    /// Until all reads are answered.
+    fn run(&mut self, mut see: impl FnMut(&mut Self, u64, &ReadAnswer)) {
+        let mut turns = 0;
         while self.store.reads.len() > 0 || !self.store.answers.is_empty() {
             self.turn();
+            turns += 1;
+            assert!(turns < TURNS_MAX, "{} reads wait", self.store.reads.len());
             while let Some((ReadToken(token), answer)) = self.store.answers.pop_front() {
-                drained.answers += 1;
-                for message in &answer.messages {
-                    let body = message.body.first_chunk::<8>().unwrap();
-                    let of = u32::from_le_bytes(*body.first_chunk().unwrap());
-                    assert_eq!(u64::from(of), token & 0xFFFF_FFFF);
-                    let number = u32::from_le_bytes(*body.last_chunk().unwrap());
-                    drained.numbers.entry(of).or_default().push(number);
-                }
                 see(self, token, &answer);
             }
         }
+    }
+
+    /// The numbers of the messages that each reader got, and how many answers there were.
+    fn drain(&mut self, mut see: impl FnMut(&mut Self, u64, &ReadAnswer)) -> Drained {
+        let mut drained = Drained::default();
+        self.run(|rig, token, answer| {
+            drained.answers += 1;
+            for message in &answer.messages {
+                let body = message.body.first_chunk::<8>().unwrap();
+                let of = u32::from_le_bytes(*body.first_chunk().unwrap());
+                assert_eq!(u64::from(of), token & 0xFFFF_FFFF);
+                let number = u32::from_le_bytes(*body.last_chunk().unwrap());
+                drained.numbers.entry(of).or_default().push(number);
+            }
+            see(rig, token, answer);
+        });
         drained
     }
 
@@ -247,4 +277,88 @@ fn who_goes_away_between_two_parts_leaves_nothing() {
     assert!(later.len() > 100, "{} were cancelled", later.len());
     assert_eq!(rig.store.reads.kept_bytes(), 0);
     assert_eq!(rig.store.reads.found(), 0);
+}
+
+#[test]
+fn who_goes_away_before_or_while_it_looks_up_holds_nobody_up() {
+    let mut rig = Rig::new(ReadOptions::default());
+    for round in 0..3 {
+        for reader in 0..200 {
+            rig.pull(reader, round, LogOffset::ZERO);
+        }
+        if round > 0 {
+            // Some of them look up.
+            rig.store.step_reads().unwrap();
+        }
+        for reader in 0..200 {
+            rig.store.cancel(ReadToken(round << 32 | reader));
+        }
+        rig.store.step_reads().unwrap();
+    }
+    rig.pull(0, 9, LogOffset::ZERO);
+    assert_eq!(rig.drain(|_, _, _| {}).numbers[&0].len(), 60);
+}
+
+#[test]
+fn a_message_in_several_records_is_read_once() {
+    let mut rig = Rig::new(ReadOptions::default());
+    let (first, last, from) = (1_000, 10_000, rig.store.durable());
+    rig.append_to(first..=last, &[first.to_le_bytes(), [7; 4]].concat());
+    rig.commit();
+    // More than fits into memory.
+    for _ in 0..500 {
+        rig.append(0, 0);
+    }
+    rig.commit();
+    let sets: [&[u32]; 4] = [
+        &[first],
+        &[first, 6_000, last],
+        &[6_000, 6_001, last],
+        &[last],
+    ];
+    for (again, readers) in (0..).zip(sets) {
+        rig.pull_all(readers, again, from);
+        let mut found = 0;
+        rig.run(|_, _, answer| found += answer.messages.len());
+        assert_eq!(found, 1, "{readers:?}");
+    }
+}
+
+#[test]
+fn large_records_are_read_once_and_one_at_a_time_beside_the_others() {
+    const LARGE: u32 = 6;
+    const BYTES: usize = 3 << 20;
+    let mut rig = Rig::new(ReadOptions::default());
+    let from = rig.store.durable();
+    for reader in 0..LARGE {
+        rig.append_bytes(reader, RECORDS_EACH, BYTES);
+        rig.commit();
+    }
+    rig.append(LARGE, RECORDS_EACH);
+    rig.commit();
+    rig.store.queue.read_bytes = 0;
+    for again in 0..4 {
+        for reader in 0..=LARGE {
+            rig.pull(reader, again, from);
+        }
+    }
+    // One of them does not wait for it.
+    rig.store.cancel(ReadToken(3 << 32 | 1));
+    let drained = rig.drain(|_, _, _| {});
+    for reader in 0..=LARGE {
+        let times = if reader == 1 { 3 } else { 4 };
+        assert_eq!(drained.numbers[&reader], vec![RECORDS_EACH; times]);
+    }
+    let (read, large) = (rig.store.queue.read_bytes, LARGE as usize * BYTES);
+    assert!(
+        read < (large + large / 4) as u64,
+        "{read} bytes read of {large}"
+    );
+    assert!(rig.store.log.has_large_chunk());
+    let later = Now {
+        monotonic_us: now().monotonic_us + 2_000_000,
+        ..now()
+    };
+    rig.store.end_turn(later, &[]).unwrap();
+    assert!(!rig.store.log.has_large_chunk(), "its memory is given back");
 }
