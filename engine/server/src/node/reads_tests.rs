@@ -66,8 +66,21 @@ impl Rig {
         options.log.tail_bytes_max = 64 << 10;
         options.log.cache_bytes_max = 6 << 20;
         options.reads = reads;
+        Self::open(&options)
+    }
+
+    /// As [`Rig::new`], with most of the index on the disk, in many runs.
+    fn with_runs() -> Self {
+        let mut options = NodeOptions::new(1, 7);
+        options.log.tail_bytes_max = 64 << 10;
+        options.index.memtable_entries_max = 4_096;
+        options.index.cache_pages = 64;
+        Self::open(&options)
+    }
+
+    fn open(options: &NodeOptions) -> Self {
         let disk = SimDisk::new(7);
-        let mut opened = open_node(&disk, &options, now(), None).unwrap();
+        let mut opened = open_node(&disk, options, now(), None).unwrap();
         let parts = opened.shards.pop().unwrap();
         let queue = Counting {
             queue: SimQueue::new(),
@@ -281,7 +294,7 @@ fn who_goes_away_between_two_parts_leaves_nothing() {
 
 #[test]
 fn who_goes_away_before_or_while_it_looks_up_holds_nobody_up() {
-    let mut rig = Rig::new(ReadOptions::default());
+    let mut rig = Rig::with_runs();
     for round in 0..3 {
         for reader in 0..200 {
             rig.pull(reader, round, LogOffset::ZERO);
@@ -296,30 +309,35 @@ fn who_goes_away_before_or_while_it_looks_up_holds_nobody_up() {
         rig.store.step_reads().unwrap();
     }
     rig.pull(0, 9, LogOffset::ZERO);
-    assert_eq!(rig.drain(|_, _, _| {}).numbers[&0].len(), 60);
+    assert!(!rig.drain(|_, _, _| {}).numbers[&0].is_empty());
 }
 
 #[test]
 fn a_message_in_several_records_is_read_once() {
-    let mut rig = Rig::new(ReadOptions::default());
-    let (first, last, from) = (1_000, 10_000, rig.store.durable());
+    let mut rig = Rig::with_runs();
+    let (first, last, start) = (1_000, 20_000, rig.store.durable());
     rig.append_to(first..=last, &[first.to_le_bytes(), [7; 4]].concat());
     rig.commit();
-    // More than fits into memory.
-    for _ in 0..500 {
-        rig.append(0, 0);
+    // More than fits into memory, and into a run.
+    for number in 0..5_000 {
+        rig.append(0, number);
     }
     rig.commit();
     let sets: [&[u32]; 4] = [
         &[first],
         &[first, 6_000, last],
-        &[6_000, 6_001, last],
+        &[6_000, 6_001, 11_000, last],
         &[last],
     ];
     for (again, readers) in (0..).zip(sets) {
-        rig.pull_all(readers, again, from);
-        let mut found = 0;
-        rig.run(|_, _, answer| found += answer.messages.len());
+        let (mut found, mut from) = (0, start);
+        while from < rig.store.durable() {
+            rig.pull_all(readers, again, from);
+            rig.run(|_, _, answer| {
+                found += answer.messages.len();
+                from = answer.next;
+            });
+        }
         assert_eq!(found, 1, "{readers:?}");
     }
 }
