@@ -114,9 +114,14 @@ impl ChunkCache {
         }
     }
 
-    /// Records of more bytes are read at once, and kept besides the chunks.
-    fn large_from(&self) -> usize {
-        READ_BYTES_MAX.min(self.bytes_max / 2)
+    /// Bytes of one read at most; records of more are read at once, and kept besides the chunks.
+    ///
+    /// A step of a scan may have to see the end of one segment and a record at the begin of the next
+    /// one: three reads, which the cache has to hold together, or each pushes out what the step
+    /// looks at first, for ever.
+    fn read_max(&self) -> usize {
+        let quarter = self.bytes_max / 4;
+        READ_BYTES_MAX.min((quarter - quarter % CHUNK_BYTES).max(CHUNK_BYTES))
     }
 
     /// `len` bytes at `at` out of the large read.
@@ -241,7 +246,12 @@ impl<D: Disk> Log<D> {
         is_large: bool,
     ) -> Option<ChunkRead<D::File>> {
         let segment = self.segment_of(start).filter(|_| start >= self.start())?;
-        match missing(segment, chunk_base(segment, start), end, is_large) {
+        let most = if is_large {
+            usize::MAX
+        } else {
+            self.cache.read_max()
+        };
+        match missing(segment, chunk_base(segment, start), end, most) {
             Stop::Missing(read) => Some(read),
             Stop::Failed(_) => None,
         }
@@ -393,8 +403,8 @@ impl<D: Disk> Log<D> {
             return Ok(bytes);
         }
         let end = at.plus(len);
-        if len > self.cache.large_from() {
-            return Err(missing(segment, chunk_base(segment, at), end, true));
+        if len > self.cache.read_max() {
+            return Err(missing(segment, chunk_base(segment, at), end, usize::MAX));
         }
         let mut whole = Vec::new();
         let mut from = at;
@@ -404,9 +414,9 @@ impl<D: Disk> Log<D> {
                 let upto = end.max(at.plus(ahead));
                 if ahead > READ_BYTES_MAX {
                     // The whole record, whatever of it is there.
-                    return Err(missing(segment, chunk_base(segment, at), upto, true));
+                    return Err(missing(segment, chunk_base(segment, at), upto, usize::MAX));
                 }
-                return Err(missing(segment, base, upto, false));
+                return Err(missing(segment, base, upto, self.cache.read_max()));
             };
             if piece.len() == len {
                 return Ok(piece);
@@ -445,20 +455,19 @@ fn chunk_base<F>(segment: &Segment<F>, at: LogOffset) -> LogOffset {
     LogOffset(segment.header.base.0 + position - position % CHUNK_BYTES as u64)
 }
 
-/// The read of the bytes from `base` to `end`, or of some of them; of all of them if they are one
-/// record that is larger than a usual read.
+/// The read of the bytes from `base` to `end`, or of the first `most` of them; without that bound
+/// for one record that is larger than a usual read.
 fn missing<F: Clone>(
     segment: &Segment<F>,
     base: LogOffset,
     end: LogOffset,
-    is_large: bool,
+    most: usize,
 ) -> Stop<F> {
     let Some(file) = segment.file.clone() else {
         return LogError::NoRecord { at: base }.into();
     };
     let offset = segment.position(base);
     let wanted = end.since(base).next_multiple_of(CHUNK_BYTES);
-    let most = if is_large { usize::MAX } else { READ_BYTES_MAX };
     let len = wanted.min(most).min(index(segment.header.size - offset));
     let valid_upto = segment.end.min(base.plus(len));
     Stop::Missing(ChunkRead {
@@ -469,7 +478,7 @@ fn missing<F: Clone>(
             at: base,
             len,
             valid_upto,
-            is_large,
+            is_large: most == usize::MAX,
         },
     })
 }

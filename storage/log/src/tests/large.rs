@@ -13,7 +13,7 @@ const MIB: usize = 1 << 20;
 
 impl Rig {
     /// Appends a record with a body of exactly so many bytes.
-    fn append_large(&mut self, bytes: usize) -> LogOffset {
+    pub(super) fn append_large(&mut self, bytes: usize) -> LogOffset {
         let mut sample = Sample::random(&mut self.rng, 0);
         sample.body = vec![0; bytes];
         let ends = bytes.min(9000);

@@ -23,17 +23,46 @@ pub(super) fn read_cold(log: &mut Log<SimDisk>, at: LogOffset) -> Result<Record,
 
 pub(super) fn scan_all(log: &mut Log<SimDisk>, from: LogOffset, upto: LogOffset) -> Vec<Record> {
     let mut records = Vec::new();
-    let mut at = from;
+    let (mut at, mut reads) = (from, 0);
     loop {
         match log.scan(at, upto).unwrap() {
             Scan::Ready(record) => {
                 at = record.end;
                 records.push(record);
+                reads = 0;
             }
-            Scan::Missing(read) => fetch(log, &read),
+            Scan::Missing(read) => {
+                fetch(log, &read);
+                reads += 1;
+                assert!(reads < 100, "what is behind {at} is never ready");
+            }
             Scan::End => return records,
         }
     }
+}
+
+/// What it reads of the next segment does not push out of the cache what it needs of this one.
+#[test]
+fn a_scan_with_a_small_cache_passes_segments_that_were_left_early() {
+    let options = LogOptions {
+        segment_bytes_min: 512 << 10,
+        segment_bytes_max: 512 << 10,
+        tail_bytes_max: 0,
+        cache_bytes_max: 256 << 10,
+        pad_tail: true,
+        ..small_options()
+    };
+    let mut rig = Rig::new(5, options.clone());
+    for bytes in [500, 510_000, 60_000, 500_000, 100, 520_000, 100] {
+        rig.append_large(bytes);
+        rig.log.request_marker();
+        rig.settle().unwrap();
+    }
+    rig.disk.crash(1);
+    let (mut log, _, _) = recover(&rig.disk, options, LogOffset(0)).unwrap();
+    let (start, durable) = (log.start(), log.durable());
+    let records = scan_all(&mut log, start, durable);
+    assert_eq!(samples(&records), rig.appended);
 }
 
 #[test]
