@@ -116,8 +116,8 @@ impl ChunkCache {
 
     /// Bytes of one read at most; records of more are read at once, and kept besides the chunks.
     ///
-    /// A step of a scan may have to see the end of one segment and a record at the begin of the next
-    /// one: three reads, which the cache has to hold together, or each pushes out what the step
+    /// A step of a scan may have to see the end of one segment and a record at the begin of the
+    /// next: three reads, which the cache has to hold together, or each pushes out what the step
     /// looks at first, for ever.
     fn read_max(&self) -> usize {
         let quarter = self.bytes_max / 4;

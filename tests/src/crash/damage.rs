@@ -341,8 +341,8 @@ fn first_payload(path: &Path) -> u64 {
 /// The first, second and third life's segment; each begins a gigabyte above the one before.
 const SEGMENTS: [&str; 3] = [
     "segment-0000000000000000",
-    "segment-0000000041000000",
-    "segment-0000000082000000",
+    "segment-0000000081000000",
+    "segment-0000000102000000",
 ];
 
 #[test]
